@@ -1,0 +1,138 @@
+"""Boxes, and the crops of them that RootNet and PoseNet see (paper, section 4).
+
+A crop of ``size`` px shows a square box: crop pixel i lies at ``centre + (i - size/2) / size *
+side`` in the image, which is the reference release's three-point affine map. All functions work on
+any device and are differentiable in the box and in a floating-point image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+ENLARGE = 1.25
+
+
+def process_boxes(
+    boxes_xywh_px: torch.Tensor, width: int, height: int, enlarge: float = ENLARGE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clip boxes to the image, drop empty ones, make them square and enlarge them.
+
+    The arithmetic, its "- 1" included, is the reference release's, whose k-values depend on it.
+
+    :param boxes_xywh_px: (N, 4) left, top, width, height as detected.
+    :return: (M, 4) processed boxes, which may leave the image, and (M,) which of the N they are.
+    """
+    x, y, w, h = boxes_xywh_px.unbind(-1)
+    x1, y1 = x.clamp(min=0), y.clamp(min=0)
+    x2 = (x1 + (w - 1).clamp(min=0)).clamp(max=width - 1)
+    y2 = (y1 + (h - 1).clamp(min=0)).clamp(max=height - 1)
+    side = torch.maximum(x2 - x1, y2 - y1)
+    # Comparisons with NaN are false, so a box that is not a number is dropped as well.
+    valid = (w > 0) & (h > 0) & (x2 >= x1) & (y2 >= y1) & (side > 0)
+    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+    side = side * enlarge
+    square = torch.stack([centre_x - side / 2, centre_y - side / 2, side, side], -1)
+    kept = valid.nonzero()[:, 0]
+    return square[kept], kept
+
+
+def to_image(points_px: torch.Tensor, boxes_xywh_px: torch.Tensor, size: int) -> torch.Tensor:
+    """Crop pixels to image pixels.
+
+    :param points_px: (N, ..., 2) in each person's crop of ``size`` px.
+    :param boxes_xywh_px: (N, 4) processed boxes.
+    """
+    scale, centre = _scale_and_centre(boxes_xywh_px, size, points_px.ndim)
+    return (points_px - size / 2) * scale + centre
+
+
+def to_crop(points_px: torch.Tensor, boxes_xywh_px: torch.Tensor, size: int) -> torch.Tensor:
+    """Image pixels to crop pixels; the inverse of :func:`to_image`."""
+    scale, centre = _scale_and_centre(boxes_xywh_px, size, points_px.ndim)
+    return (points_px - centre) / scale + size / 2
+
+
+def _scale_and_centre(
+    boxes: torch.Tensor, size: int, ndim: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (len(boxes), *[1] * (ndim - 2), 2)
+    scale = boxes[:, 2:] / size
+    centre = boxes[:, :2] + boxes[:, 2:] / 2
+    return scale.reshape(shape), centre.reshape(shape)
+
+
+def crop_people(
+    images: Sequence[torch.Tensor],
+    boxes_xywh_px: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    antialias: bool = False,
+) -> torch.Tensor:
+    """Cut all people out of all images; what lies outside an image is black.
+
+    Equals OpenCV's bilinear ``warpAffine`` up to its rounding to whole grey values.
+
+    :param images: each (H, W, 3), uint8 or floating point, 0..255; sizes may differ.
+    :param boxes_xywh_px: (N, 4) processed boxes.
+    :param image_index: (N,) which image each box belongs to.
+    :param antialias: shrink large people from a matching level of an image pyramid instead of
+        skipping pixels. The published networks were trained without.
+    :return: (N, 3, size, size) float32, 0..255, channels_last.
+    """
+    crops = boxes_xywh_px.new_zeros((len(boxes_xywh_px), 3, size, size))
+    crops = crops.contiguous(memory_format=torch.channels_last)
+    for index, image in enumerate(images):
+        of_image = (image_index == index).nonzero()[:, 0]
+        if len(of_image) == 0:
+            continue
+        pixels = image.permute(2, 0, 1)[None].to(crops.dtype)
+        boxes = boxes_xywh_px[of_image]
+        for level, of_level in _pyramid_levels(boxes, size, antialias):
+            cut = _sample(_shrink(pixels, level), boxes[of_level], size, level)
+            crops = crops.index_copy(0, of_image[of_level], cut)
+    return crops
+
+
+def _pyramid_levels(
+    boxes: torch.Tensor, size: int, antialias: bool
+) -> list[tuple[int, torch.Tensor]]:
+    """Which boxes are cut from which halving of the image: [(level, indices)]."""
+    if not antialias:
+        return [(0, torch.arange(len(boxes), device=boxes.device))]
+    sides = boxes[:, 2].detach().tolist()
+    levels = [max(0, math.floor(math.log2(side / size))) for side in sides]
+    return [
+        (level, torch.tensor([i for i, of in enumerate(levels) if of == level]).to(boxes.device))
+        for level in sorted(set(levels))
+    ]
+
+
+def _shrink(pixels: torch.Tensor, level: int) -> torch.Tensor:
+    if level == 0:
+        return pixels
+    return F.avg_pool2d(pixels, 2**level, ceil_mode=True, count_include_pad=False)
+
+
+def _sample(pixels: torch.Tensor, boxes: torch.Tensor, size: int, level: int) -> torch.Tensor:
+    """(1, 3, H, W) at pyramid ``level`` and (n, 4) boxes to (n, 3, size, size)."""
+    steps = torch.arange(size, device=boxes.device, dtype=boxes.dtype) / size - 0.5
+    centre = boxes[:, :2] + boxes[:, 2:] / 2
+    x = centre[:, :1] + steps * boxes[:, 2:3]  # (n, size), px of the full image
+    y = centre[:, 1:] + steps * boxes[:, 3:4]
+    height, width = pixels.shape[-2:]
+    # A pixel at level l covers 2^l pixels; grid_sample wants -1 and 1 at the outer pixel centres.
+    x, y = ((v + 0.5) / 2**level - 0.5 for v in (x, y))
+    x, y = x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1
+    count = len(boxes)
+    grid = torch.stack(
+        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1
+    )
+    # All people of an image in one tall grid: one call, and the image is never copied per person.
+    cut = F.grid_sample(
+        pixels, grid.reshape(1, count * size, size, 2), mode="bilinear", align_corners=True
+    )
+    return cut.reshape(3, count, size, size).transpose(0, 1)

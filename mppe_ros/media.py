@@ -1,0 +1,317 @@
+"""Pictures in and out: images, folders, videos and webcams as one stream; a video writer. No ROS.
+
+Everything is RGB, uint8. Grey images are repeated into three channels, 16 bits become 8 and an
+alpha channel is dropped. Orientation tags of photos and phone videos are honoured everywhere:
+networks trained on upright people get upright people, and width and height are those after turning.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Rgb = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Images carry no time: a folder is shown at this rate unless its user says otherwise.
+STILLS_FPS = 2.0
+# Where a file or camera doesn't tell, or tells a container's clock (90000 Hz) instead of a rate.
+FALLBACK_FPS = 30.0
+PLAUSIBLE_FPS = 240.0
+
+# A container may announce a few frames more than it holds; more than this share is damage.
+_MISSING_SHARE = 0.05
+# A webcam that fails this often in a row was unplugged.
+_WEBCAM_FAILURES = 30
+
+Report = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
+
+class MediaError(ValueError):
+    """An input that cannot be shown; one sentence that names it."""
+
+
+class Frame(NamedTuple):
+    """One picture of a stream."""
+
+    time_s: float  # since the first frame
+    rgb: Rgb  # (H, W, 3)
+
+
+class FrameSource:
+    """A stream of frames; made by `open_media`. Each iteration starts at the first frame again.
+
+    ``name`` says what it is; ``width`` and ``height`` (px) belong to the current frame, before
+    the first one to the frame that is coming; ``frame_count`` is None where nobody knows;
+    ``live`` means that frames come in the camera's own time and never end.
+    """
+
+    live = False
+
+    def __init__(self, name: str, fps: float, frame_count: int | None, report: Report) -> None:
+        self.name, self.fps, self.frame_count = name, fps, frame_count
+        self.width = self.height = 0
+        self._report = report
+        # Opening proves that there is something to show.
+        self._measure(self._first_frame())
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, rgb in self._frames():
+            self._measure(rgb)
+            yield Frame(index / self.fps, rgb)
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of files and devices; can be called again."""
+
+    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+        """Frames and their numbers; a damaged frame leaves a gap in the numbers."""
+        raise NotImplementedError
+
+    def _first_frame(self) -> Rgb:
+        frames = self._frames()
+        try:
+            return next(frames)[1]
+        except StopIteration:
+            raise MediaError(f"{self.name}: not a single readable frame") from None
+        finally:
+            frames.close()  # type: ignore[attr-defined]
+
+    def _measure(self, rgb: Rgb) -> None:
+        self.height, self.width = rgb.shape[:2]
+
+
+def open_media(source: str | Path, report: Report = _log.warning) -> FrameSource:
+    """Opens whatever shows pictures; use it as a context manager.
+
+    :param source: an image, a folder of images (in the order of their names), a video, or the
+        number of a webcam.
+    :param report: receives one sentence about each frame that is skipped and each truncated file.
+    :raises MediaError: nothing there, not readable, or without a single frame.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _Images(str(path), _images_in(path), report)
+    if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return _Images(str(path), [path], report)
+        return _Video(path, report)
+    if str(source).isdecimal():
+        return _Webcam(int(str(source)), report)
+    raise MediaError(f"{source}: there is no such file or folder")
+
+
+def read_image(path: str | Path) -> Rgb:
+    """One image file as RGB; see the module's text for grey, 16 bit, alpha and orientation.
+
+    :raises MediaError: missing, damaged or no image.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror or error}") from error
+    # imdecode instead of imread: its answer is the same for every kind of path.
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if bgr is None:
+        raise MediaError(f"{path}: damaged, or not an image")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: str | Path, rgb: Rgb) -> None:
+    """Writes an image, whole or not at all.
+
+    :raises MediaError: the format is unknown or the place cannot be written.
+    """
+    path = Path(path)
+    partial = _partial(path)
+    try:
+        written = cv2.imwrite(str(partial), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise MediaError(f"{path}: cannot be written ({error.err})") from error
+    if not written:
+        raise MediaError(f"{path}: cannot be written")
+    os.replace(partial, path)
+
+
+class _Images(FrameSource):
+    """One image or many."""
+
+    def __init__(self, name: str, paths: list[Path], report: Report) -> None:
+        self._paths = paths
+        super().__init__(name, STILLS_FPS, len(paths), report)
+
+    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+        for index, path in enumerate(self._paths):
+            try:
+                rgb = read_image(path)
+            except MediaError as error:
+                if len(self._paths) == 1:
+                    raise
+                self._report(f"skipped: {error}")
+                continue
+            yield index, rgb
+
+
+class _Video(FrameSource):
+    """A video file, by OpenCV's decoder."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path = path
+        self._capture = _open_capture(str(path), f"{path}: not a video that OpenCV can read")
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        super().__init__(str(path), _fps(self._capture), count if count > 0 else None, report)
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+        # Opening again is the one way of going back that all containers allow.
+        self._capture.release()
+        self._capture = _open_capture(str(self._path), f"{self._path}: cannot be opened again")
+        index = 0
+        while self._capture.grab():
+            decoded, bgr = self._capture.retrieve()
+            if decoded:
+                yield index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            else:
+                self._report(f"{self.name}: frame {index} is damaged and skipped")
+            index += 1
+        missing = (self.frame_count or 0) - index
+        if missing > _MISSING_SHARE * (self.frame_count or 0):
+            self._report(
+                f"{self.name}: truncated, ends after {index} of {self.frame_count} frames"
+            )
+
+
+class _Webcam(FrameSource):
+    """A camera of this computer, by its number."""
+
+    live = True
+
+    def __init__(self, number: int, report: Report) -> None:
+        self._capture = _open_capture(number, f"camera {number}: not there, or in use")
+        super().__init__(f"camera {number}", _fps(self._capture), None, report)
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+        index = failures = 0
+        while failures < _WEBCAM_FAILURES:
+            arrived, bgr = self._capture.read()
+            failures = 0 if arrived else failures + 1
+            if arrived:
+                yield index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            index += 1
+        raise MediaError(f"{self.name}: delivers no images any more")
+
+
+def _images_in(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        known = " ".join(IMAGE_SUFFIXES)
+        raise MediaError(f"{folder}: a folder without images ({known})")
+    return paths
+
+
+def _open_capture(source: str | int, complaint: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise MediaError(complaint)
+    return capture
+
+
+def _fps(capture: cv2.VideoCapture) -> float:
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if math.isfinite(fps) and 0 < fps <= PLAUSIBLE_FPS else FALLBACK_FPS
+
+
+class VideoWriter:
+    """Writes an .mp4 that appears under its name only when complete.
+
+    The codec is MPEG-4 Part 2 ("mp4v"), the one that every OpenCV writes and VLC, mpv, ffmpeg and
+    GStreamer play. OpenCV's wheels carry no H.264 encoder (PyAV's do, but it is x264, under the
+    GPL), and their VP9 takes fifty times as long.
+
+    The first frame fixes the size, made even as the codec wants it. Frames of another size are
+    refused with ``ValueError``. Leaving the ``with`` block by an exception leaves no file.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path, self.fps = Path(path), fps
+        self.frame_count = 0
+        self._partial = _partial(self.path)
+        self._writer: cv2.VideoWriter | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def write(self, rgb: Rgb) -> None:
+        """Appends a frame, (H, W, 3).
+
+        :raises MediaError: the file cannot be written.
+        """
+        if self._writer is None:
+            self._writer, self._shape = self._open(rgb), rgb.shape
+        if rgb.shape != self._shape:
+            raise ValueError(f"a frame of {rgb.shape} in a video of {self._shape}")
+        bottom, right = (side % 2 for side in rgb.shape[:2])
+        bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        if bottom or right:
+            bgr = cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        self._writer.write(bgr)
+        self.frame_count += 1
+
+    def close(self) -> None:
+        """Finishes the file and gives it its name; without frames there is none."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            os.replace(self._partial, self.path)
+
+    def discard(self) -> None:
+        """Ends without leaving a file."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close() if kind is None else self.discard()
+
+    def _open(self, rgb: Rgb) -> cv2.VideoWriter:
+        height, width = rgb.shape[:2]
+        size = (width + width % 2, height + height % 2)
+        writer = cv2.VideoWriter(
+            str(self._partial), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, size
+        )
+        if not writer.isOpened():
+            raise MediaError(f"{self.path}: no video can be written there")
+        return writer
+
+
+def _partial(path: Path) -> Path:
+    """A hidden neighbour with the same suffix, which tells OpenCV the format."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")

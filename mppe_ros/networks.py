@@ -1,0 +1,211 @@
+"""RootNet, PoseNet and the networks that combine them: crops in, poses in crop pixels out.
+
+Module names follow the reference release (``backbone``, ``root``, ``head``), so that its
+checkpoints load as they are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .skeletons import Skeleton
+from .trunks import TRUNKS, EfficientNetLite0
+
+HEATMAP_STRIDE = 4  # crop px per heatmap cell, reference heads
+DEPTH_BINS = 64
+DEPTH_RANGE_MM = 1000.0  # the volume reaches this far before and behind the root
+
+
+class CropPoses(NamedTuple):
+    """What the networks say of N crops with J joints each."""
+
+    root_px: torch.Tensor  # (N, 2) pelvis, crop px
+    gamma: torch.Tensor  # (N,) correction of the k-value: Z = gamma * k
+    joints_px: torch.Tensor  # (N, J, 2) crop px
+    joints_z_mm: torch.Tensor  # (N, J) depth relative to the root
+    joint_scores: torch.Tensor  # (N, J) sharpness of the heatmap, 0..1
+
+
+class RootPoseEstimator(Protocol):
+    """RootNet and PoseNet together, whatever they are made of."""
+
+    skeleton: Skeleton
+
+    def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        """``crops``: (N, 3, size, size), normalised as the weight set says."""
+        ...
+
+
+def soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integral regression: the expected cell under the heatmap's softmax (paper, section 6).
+
+    :param heatmaps: (N, J, D, H, W) logits, or (N, J, H, W) for a flat heatmap.
+    :return: (N, J, 3) x, y, z (or (N, J, 2) x, y) in cells, and (N, J) sharpness in x and y:
+        1 for a single point, 0 where the softmax is as wide as a uniform one.
+    """
+    # In fp32 always: sums over 64^3 cells lose whole cells in half precision.
+    with torch.autocast(heatmaps.device.type, enabled=False):
+        probability = heatmaps.float().flatten(2).softmax(-1).reshape(heatmaps.shape)
+        axes = tuple(range(2, heatmaps.ndim))
+        means, variances = [], []
+        for axis in reversed(axes):
+            marginal = probability.sum([other for other in axes if other != axis])
+            cells = torch.arange(marginal.shape[-1], device=heatmaps.device, dtype=torch.float32)
+            mean = marginal @ cells
+            means.append(mean)
+            # Relative to a uniform distribution over n cells, whose variance is (n^2 - 1) / 12.
+            offset = cells - mean[..., None]
+            variance = (marginal * offset.square()).sum(-1)
+            variances.append(variance * 12 / max(len(cells) ** 2 - 1, 1))
+        spread = ((variances[0] + variances[1]) / 2).sqrt()
+    return torch.stack(means, -1), (1 - spread).clamp(0, 1)
+
+
+def _deconvolutions(inputs: int) -> nn.Sequential:
+    """Three times: 4x4 deconvolution of stride 2 to 256 channels, BN, ReLU (Xiao et al. 2018)."""
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layers += [
+            nn.ConvTranspose2d(inputs, 256, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(256),
+            nn.ReLU(inplace=True),
+        ]
+        inputs = 256
+    return nn.Sequential(*layers)
+
+
+class _RootHead(nn.Module):
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.deconv_layers = _deconvolutions(inputs)
+        self.xy_layer = nn.Conv2d(256, 1, 1)
+        self.depth_layer = nn.Conv2d(inputs, 1, 1)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heatmap = self.xy_layer(self.deconv_layers(features))
+        gamma = self.depth_layer(features.mean((2, 3), keepdim=True))
+        return heatmap, gamma.float().flatten()
+
+
+class RootNet(nn.Module):
+    """The pelvis in the crop and γ, the correction of the k-value (paper, section 5)."""
+
+    def __init__(self, trunk: str = "resnet50") -> None:
+        super().__init__()
+        self.backbone = TRUNKS[trunk]()
+        self.root = _RootHead(self.backbone.channels)
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 3, 256, 256) to the pelvis (N, 2) in heatmap cells and γ (N,)."""
+        heatmap, gamma = self.root(self.backbone(crops))
+        cells, _ = soft_argmax(heatmap)
+        return cells[:, 0], gamma
+
+
+class _PoseHead(nn.Module):
+    def __init__(self, inputs: int, joint_count: int) -> None:
+        super().__init__()
+        self.deconv_layers = _deconvolutions(inputs)
+        self.final_layer = nn.Conv2d(256, joint_count * DEPTH_BINS, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.final_layer(self.deconv_layers(features))
+
+
+class PoseNet(nn.Module):
+    """Root-relative 3D joints by integral regression (paper, section 6)."""
+
+    def __init__(self, skeleton: Skeleton, trunk: str = "resnet50") -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.backbone = TRUNKS[trunk]()
+        self.head = _PoseHead(self.backbone.channels, len(skeleton))
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 3, 256, 256) to x, y, z (N, J, 3) in heatmap cells and sharpness (N, J)."""
+        volume = self.head(self.backbone(crops))
+        return soft_argmax(volume.unflatten(1, (len(self.skeleton), DEPTH_BINS)))
+
+
+class DisjointRootPose(nn.Module):
+    """The paper's pair: RootNet and PoseNet trained apart, each with a trunk of its own."""
+
+    def __init__(self, root_net: RootNet, pose_net: PoseNet) -> None:
+        super().__init__()
+        self.root_net, self.pose_net = root_net, pose_net
+        self.skeleton = pose_net.skeleton
+
+    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        root, gamma = self.root_net(crops)
+        joints, scores = self.pose_net(crops)
+        if flip_test:
+            mirrored, mirrored_scores = self.pose_net(crops.flip(3))
+            order = self.skeleton.mirrored
+            mirrored = mirrored[:, order]
+            # The reference mirrors about cell 31.5 although its cells start at px 0, not at
+            # their centres; the published figures include this.
+            last_cell = crops.shape[-1] // HEATMAP_STRIDE - 1
+            mirrored_x = last_cell - mirrored[..., :1]
+            joints = (joints + torch.cat([mirrored_x, mirrored[..., 1:]], -1)) / 2
+            scores = (scores + mirrored_scores[:, order]) / 2
+        depth = (joints[..., 2] / DEPTH_BINS * 2 - 1) * DEPTH_RANGE_MM
+        return CropPoses(
+            root * HEATMAP_STRIDE, gamma, joints[..., :2] * HEATMAP_STRIDE, depth, scores
+        )
+
+
+class SharedRootPose(nn.Module):
+    """RootNet and PoseNet on one small trunk, with a 16-cell-deep volume at stride 16.
+
+    For CPUs. Cells are read at their centres.
+    """
+
+    DEPTH_BINS = 16
+
+    def __init__(self, skeleton: Skeleton, channels: int = 192) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.trunk = EfficientNetLite0()
+        _, stride16, stride32 = EfficientNetLite0.pyramid_channels
+        self.lateral = _conv_bn(stride16, channels, 1)
+        self.top = _conv_bn(stride32, channels, 1)
+        self.mix = _conv_bn(channels, channels, 3)
+        self.volume = nn.Conv2d(channels, len(skeleton) * self.DEPTH_BINS, 1)
+        self.gamma_features = _conv_bn(stride32, 2 * channels, 1)
+        self.gamma = nn.Linear(2 * channels, 1)
+
+    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        unit, gamma, scores = self._unit_poses(crops)
+        if flip_test:
+            mirrored, mirrored_gamma, mirrored_scores = self._unit_poses(crops.flip(3))
+            order = self.skeleton.mirrored
+            mirrored = mirrored[:, order]
+            mirrored = torch.cat([1 - mirrored[..., :1], mirrored[..., 1:]], -1)
+            unit, gamma = (unit + mirrored) / 2, (gamma + mirrored_gamma) / 2
+            scores = (scores + mirrored_scores[:, order]) / 2
+        joints_px = unit[..., :2] * crops.shape[-1] - 0.5
+        depth = (unit[..., 2] * 2 - 1) * DEPTH_RANGE_MM
+        return CropPoses(joints_px[:, self.skeleton.root_index], gamma, joints_px, depth, scores)
+
+    def _unit_poses(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Joints (N, J, 3) in 0..1 of the crop and of the depth range, γ (N,), sharpness."""
+        _, stride16, stride32 = self.trunk.pyramid(crops)
+        top = F.interpolate(self.top(stride32), size=stride16.shape[-2:], mode="nearest")
+        features = F.relu(self.mix(F.relu(self.lateral(stride16) + top)))
+        volume = self.volume(features).unflatten(1, (len(self.skeleton), self.DEPTH_BINS))
+        cells, scores = soft_argmax(volume)
+        depth_bins, height, width = volume.shape[-3:]
+        unit = (cells + 0.5) / cells.new_tensor([width, height, depth_bins])
+        pooled = F.relu(self.gamma_features(stride32)).mean((2, 3))
+        return unit, self.gamma(pooled).float()[:, 0], scores
+
+
+def _conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )

@@ -1,0 +1,275 @@
+"""The three stages in a row: images and intrinsics in, people out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import camera, crops, weights
+from .detectors import Detector, build_detector
+from .devices import select_device, select_precision
+from .networks import DEPTH_RANGE_MM, CropPoses, RootPoseEstimator
+from .skeletons import Skeleton
+from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person
+from .weights import CropSpec, RootError
+
+Image = npt.NDArray[np.uint8] | torch.Tensor
+
+# A joint this near to the front or back of the heatmap volume was probably cut off by it.
+_VOLUME_EDGE_MM = 0.95 * DEPTH_RANGE_MM
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What may change from one image to the next."""
+
+    detection_threshold: float = 0.4
+    joint_threshold: float = 0.5  # joints with a lower score are LOW_SCORE
+    max_persons: int = 20  # the best detections of each image
+    min_range_m: float = -math.inf  # people with a nearer or farther root are left out
+    max_range_m: float = math.inf
+    flip_test: bool = False  # average with the mirrored crop: slower, a little better
+    k_only_root: bool = False  # gamma = 1 and the box centre: the paper's baseline "k"
+
+
+class _Batch(NamedTuple):
+    """All people of all images, before and after the crop: N rows."""
+
+    boxes: torch.Tensor  # (N, 4) processed
+    detected: torch.Tensor  # (N, 4) as detected
+    scores: torch.Tensor  # (N,)
+    image_index: torch.Tensor  # (N,)
+
+
+class Pipeline:
+    """DetectNet, RootNet and PoseNet, batched over people and images.
+
+    :param model: name and short hash of the weights, for the messages.
+    :param precision: the type that networks compute in; softmax and geometry stay in float32.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        estimator: RootPoseEstimator,
+        crop_spec: CropSpec,
+        root_error: RootError,
+        *,
+        model: str,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        options: PipelineOptions | None = None,
+    ) -> None:
+        self.detector, self.estimator = detector, estimator
+        self.crop_spec, self.root_error = crop_spec, root_error
+        self.model, self.device, self.precision = model, device, precision
+        self.options = options or PipelineOptions()
+
+    @classmethod
+    def load(
+        cls,
+        weight_set: str = weights.DEFAULT,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        detector: str | Detector = "",
+        detector_file: Path | None = None,
+        options: PipelineOptions | None = None,
+    ) -> Pipeline:
+        """A pipeline with the networks of a weight set.
+
+        :param weight_set: a name of the registry, or ``ROOTNET,POSENET`` (two paths).
+        :param detector: a row of ``detectors.DETECTORS`` or a detector, instead of the set's own.
+        :param detector_file: weights for that row.
+        :raises CheckpointError: weights that are unknown, missing, damaged or of another network.
+        :raises DeviceError: a device or precision that is not there.
+        """
+        torch_device = select_device(device)
+        dtype = select_precision(precision, torch_device)
+        chosen = weights.find(weight_set)
+        digest = weights.verify(chosen)
+        paths = weights.locate(chosen)
+        if isinstance(detector, str):
+            row = detector or chosen.detector
+            if detector_file is None and row == chosen.detector:
+                detector_file = paths.get("detector")
+            detector = build_detector(row, detector_file, torch_device)
+        estimator = chosen.build(paths).to(torch_device).to(memory_format=torch.channels_last)
+        return cls(
+            detector,
+            estimator,
+            chosen.crop,
+            chosen.root_error,
+            model=f"{chosen.name} ({digest})",
+            device=torch_device,
+            precision=dtype,
+            options=options,
+        )
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.estimator.skeleton
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
+    ) -> list[list[Person]]:
+        """People of each image, best detection first (or in the order of a fixed list of boxes).
+
+        :param images: (H, W, 3) uint8 RGB each; sizes may differ.
+        :param intrinsics: one camera per image.
+        :raises ValueError: an image that is no colour image or not of its camera's size.
+        """
+        pixels = [self._upload(image, k) for image, k in zip(images, intrinsics, strict=True)]
+        options = self.options
+        with self._autocast():
+            detections = self.detector(pixels) if pixels else []
+            batch = self._select(detections, intrinsics, options)
+            seen = self._normalise(
+                crops.crop_people(
+                    pixels,
+                    batch.boxes,
+                    batch.image_index,
+                    self.crop_spec.size,
+                    self.crop_spec.antialias,
+                )
+            )
+            poses = self.estimator(seen, options.flip_test) if len(seen) else None
+        people: list[list[Person]] = [[] for _ in images]
+        if poses is not None:
+            self._place(people, batch, poses, intrinsics, options)
+        return people
+
+    def _upload(self, image: Image, intrinsics: Intrinsics) -> torch.Tensor:
+        tensor = torch.as_tensor(image)
+        if tensor.ndim != 3 or tensor.shape[2] != 3 or tensor.dtype != torch.uint8:
+            raise ValueError(
+                f"an image must be (height, width, 3) uint8 RGB, got {tuple(tensor.shape)} "
+                f"{tensor.dtype}"
+            )
+        height, width = tensor.shape[:2]
+        if (width, height) != (intrinsics.width, intrinsics.height):
+            raise ValueError(
+                f"the image is {width}x{height} px, its camera {intrinsics.width}x"
+                f"{intrinsics.height} px"
+            )
+        return tensor.to(self.device, non_blocking=True)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def _select(
+        self,
+        detections: Sequence[Detections],
+        intrinsics: Sequence[Intrinsics],
+        options: PipelineOptions,
+    ) -> _Batch:
+        """Confident detections of all images, as processed boxes in one batch."""
+        parts = []
+        for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
+            confident = (found.scores >= options.detection_threshold).nonzero()[:, 0]
+            confident = confident[: options.max_persons]
+            detected = found.boxes_xywh_px[confident].to(self.device, torch.float32)
+            scores = found.scores[confident].to(self.device)
+            boxes, kept = crops.process_boxes(detected, camera_.width, camera_.height)
+            parts.append(_Batch(boxes, detected[kept], scores[kept], torch.full_like(kept, index)))
+        if not parts:
+            none = torch.empty((0, 4), device=self.device)
+            return _Batch(none, none, none[:, 0], none[:, 0].long())
+        return _Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        spec = self.crop_spec
+        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
+        return (pixels * spec.input_scale - mean) / std
+
+    def _place(
+        self,
+        people: list[list[Person]],
+        batch: _Batch,
+        poses: CropPoses,
+        intrinsics: Sequence[Intrinsics],
+        options: PipelineOptions,
+    ) -> None:
+        """From crops to the camera frame: depth by gamma and k, then back-projection."""
+        gamma, root_px = poses.gamma, poses.root_px
+        if options.k_only_root:
+            gamma = torch.ones_like(gamma)
+            root_px = torch.full_like(root_px, self.crop_spec.size / 2)
+        focal = batch.boxes.new_tensor([[k.fx, k.fy] for k in intrinsics])[batch.image_index]
+        root_z = gamma * camera.k_value_mm(focal[:, 0], focal[:, 1], batch.boxes)
+        size = self.crop_spec.size
+        # One transfer from the device for everything.
+        rows = torch.cat(
+            [
+                batch.image_index[:, None],
+                batch.scores[:, None],
+                batch.detected,
+                gamma[:, None],
+                root_z[:, None],
+                crops.to_image(root_px, batch.boxes, size),
+                crops.to_image(poses.joints_px, batch.boxes, size).flatten(1),
+                poses.joints_z_mm,
+                poses.joint_scores,
+            ],
+            dim=1,
+        )
+        for row in rows.double().cpu().numpy():
+            index = int(row[0])
+            person = self._person(row, intrinsics[index], options)
+            if options.min_range_m <= person.root_mm[2] / 1000 <= options.max_range_m:
+                people[index].append(person)
+
+    def _person(self, row: FloatArray, intrinsics: Intrinsics, options: PipelineOptions) -> Person:
+        count = len(self.skeleton)
+        widths = (1, 1, 4, 1, 1, 2, 2 * count, count, count)
+        _, score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
+            row, np.cumsum(widths)[:-1]
+        )
+        joints_px = flat_px.reshape(count, 2)
+        root_mm = camera.back_project(root_px, root_z[0], intrinsics)
+        distance = float(np.linalg.norm(root_mm))
+        return Person(
+            score=float(score[0]),
+            bbox_xywh_px=bbox,
+            root_px=root_px,
+            root_mm=root_mm,
+            root_covariance_mm2=camera.ray_covariance(
+                root_mm, self.root_error.along * distance, self.root_error.across * distance
+            ),
+            joints_px=joints_px,
+            joints_mm=camera.back_project(joints_px, joints_z + root_z[0], intrinsics),
+            joint_scores=scores,
+            joint_status=_joint_status(joints_px, joints_z, scores, intrinsics, options),
+            gamma=float(gamma[0]),
+        )
+
+
+def _joint_status(
+    joints_px: FloatArray,
+    joints_z_mm: FloatArray,
+    scores: FloatArray,
+    intrinsics: Intrinsics,
+    options: PipelineOptions,
+) -> npt.NDArray[np.uint8]:
+    """(J,) JointStatus; the worst that applies."""
+    u, v = joints_px.T
+    outside = (
+        (u < -0.5) | (u > intrinsics.width - 0.5) | (v < -0.5) | (v > intrinsics.height - 0.5)
+    )
+    status = np.full(len(scores), JointStatus.OK, np.uint8)
+    status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
+    status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
+    finite = np.isfinite(joints_px).all(1) & np.isfinite(joints_z_mm) & np.isfinite(scores)
+    status[~finite] = JointStatus.INVALID
+    return status

@@ -1,0 +1,114 @@
+"""People as plain records with the fields of Pose3DArray.msg: the bridge to messages and JSON.
+
+A record mirrors the message field by field, in SI units, so that ROS and JSON consumers see the
+same. A new message field is one line in ``msg/`` and one here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .skeletons import Skeleton
+from .structures import FloatArray, Intrinsics, Person
+
+METRES_PER_MM = 1e-3
+
+INTRINSICS_CALIBRATED = 0
+INTRINSICS_ASSUMED = 1
+STATE_UNTRACKED = 0
+
+Record = dict[str, Any]
+
+
+def pose_array_record(
+    people: Sequence[Person],
+    *,
+    skeleton: Skeleton,
+    model: str,
+    intrinsics: Intrinsics,
+    stamp: tuple[int, int] = (0, 0),
+    frame_id: str = "",
+) -> Record:
+    """Pose3DArray.msg of the people of one image.
+
+    :param model: weight set and short hash, as Pose3DArray.model.
+    :param stamp: the image's time, s and ns.
+    """
+    return {
+        "header": {"stamp": {"sec": stamp[0], "nanosec": stamp[1]}, "frame_id": frame_id},
+        "skeleton": skeleton.name,
+        "joint_names": list(skeleton.joint_names),
+        "bones": [joint for bone in skeleton.bones for joint in bone],
+        "root_index": skeleton.root_index,
+        "model": model,
+        "intrinsics_source": INTRINSICS_ASSUMED if intrinsics.assumed else INTRINSICS_CALIBRATED,
+        "image_width": intrinsics.width,
+        "image_height": intrinsics.height,
+        "poses": [_pose_record(person) for person in people],
+    }
+
+
+def _pose_record(person: Person) -> Record:
+    return {
+        "track_id": 0,
+        "tracking_state": STATE_UNTRACKED,
+        "time_since_detection": 0.0,
+        "score": float(person.score),
+        "root": {
+            "pose": {
+                "position": _xyz(person.root_mm * METRES_PER_MM),
+                "orientation": {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0},
+            },
+            "covariance": _pose_covariance(person.root_covariance_mm2 * METRES_PER_MM**2),
+        },
+        "velocity_valid": False,
+        "velocity": _xyz(np.zeros(3)),
+        "joints": [
+            {
+                "position": _xyz(position),
+                "u": float(u),
+                "v": float(v),
+                "score": float(score),
+                "status": int(status),
+            }
+            for position, (u, v), score, status in zip(
+                person.joints_mm * METRES_PER_MM,
+                person.joints_px,
+                person.joint_scores,
+                person.joint_status,
+                strict=True,
+            )
+        ],
+        "bbox": [float(value) for value in person.bbox_xywh_px],
+    }
+
+
+def _xyz(point: FloatArray) -> Record:
+    return {"x": float(point[0]), "y": float(point[1]), "z": float(point[2])}
+
+
+def _pose_covariance(position_m2: FloatArray) -> list[float]:
+    """geometry_msgs' 6x6, row-major; -1 on the diagonal marks the unknown orientation."""
+    covariance = np.diag([0.0, 0.0, 0.0, -1.0, -1.0, -1.0])
+    covariance[:3, :3] = position_m2
+    return [float(value) for value in covariance.ravel()]
+
+
+def to_json(record: Record) -> str:
+    """One line of strict JSON; what is not a number becomes null."""
+    return json.dumps(_without_nan(record), allow_nan=False, separators=(",", ":"))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,135 @@
+"""What travels between the stages. Plain frozen dataclasses, units in the names.
+
+Pixels follow OpenCV and ROS: (0, 0) is the *centre* of the top left pixel, u to the right, v down.
+The camera frame is REP 103's optical frame: x right, y down, z forward. The core speaks
+millimetres, as the method does; only the ROS messages are in metres.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+FloatArray = npt.NDArray[np.float64]
+
+# Coefficient counts that each distortion model of sensor_msgs/CameraInfo may carry.
+DISTORTION_COEFFICIENTS = {
+    "none": (0,),
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+}
+
+
+class IntrinsicsError(ValueError):
+    """Camera parameters that no camera can have; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A camera: pinhole parameters in pixels, image size, lens distortion.
+
+    ``distortion`` holds the coefficients of ``distortion_model`` in OpenCV's order (k1, k2, p1,
+    p2, k3, ... or k1..k4 for ``equidistant``); ``"none"`` means a rectified image.
+    ``assumed`` is true where nobody calibrated the camera and a field of view was guessed.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    distortion_model: str = "none"
+    distortion: tuple[float, ...] = ()
+    assumed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("fx", "fy"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise IntrinsicsError(
+                    f"{name} = {value} px: a focal length must be positive and finite "
+                    "(is the camera calibrated?)"
+                )
+        for name in ("cx", "cy"):
+            if not math.isfinite(getattr(self, name)):
+                raise IntrinsicsError(f"{name} = {getattr(self, name)} px is not a finite number")
+        if self.width <= 0 or self.height <= 0:
+            raise IntrinsicsError(f"image size {self.width}x{self.height} px is empty")
+        counts = DISTORTION_COEFFICIENTS.get(self.distortion_model)
+        if counts is None:
+            known = ", ".join(DISTORTION_COEFFICIENTS)
+            raise IntrinsicsError(
+                f"distortion model {self.distortion_model!r} is unknown; known: {known}"
+            )
+        if len(self.distortion) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise IntrinsicsError(
+                f"{self.distortion_model} takes {wanted} coefficients, got {len(self.distortion)}"
+            )
+        if not all(map(math.isfinite, self.distortion)):
+            raise IntrinsicsError(f"distortion {self.distortion} is not finite")
+
+    @classmethod
+    def from_fov(cls, horizontal_fov_deg: float, width: int, height: int) -> Intrinsics:
+        """An ideal camera with square pixels that sees ``horizontal_fov_deg`` across."""
+        if not 0 < horizontal_fov_deg < 180:
+            raise IntrinsicsError(
+                f"field of view {horizontal_fov_deg} deg: must lie between 0 and 180"
+            )
+        f = width / 2 / math.tan(math.radians(horizontal_fov_deg) / 2)
+        return cls(f, f, (width - 1) / 2, (height - 1) / 2, width, height, assumed=True)
+
+    @property
+    def matrix(self) -> FloatArray:
+        """K, (3, 3), px."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """People that DetectNet found in one image; tensors on the detector's device.
+
+    ``boxes_xywh_px`` (N, 4) float32: left, top, width, height; ``scores`` (N,) in 0..1.
+    """
+
+    boxes_xywh_px: torch.Tensor
+    scores: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class JointStatus(IntEnum):
+    """How far a joint can be trusted; the values are those of Joint3D.msg."""
+
+    OK = 0
+    LOW_SCORE = 1
+    TRUNCATED = 2  # outside the image, or its depth at the edge of the heatmap volume
+    INVALID = 3  # not a number
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person in one image. J joints in the order of the weight set's skeleton.
+
+    The root is RootNet's pelvis; joints are PoseNet's, placed at the root's depth, so that the
+    pelvis joint may differ from the root by some millimetres.
+    """
+
+    score: float  # DetectNet's, 0..1
+    bbox_xywh_px: FloatArray  # (4,)
+    root_px: FloatArray  # (2,)
+    root_mm: FloatArray  # (3,) camera frame
+    root_covariance_mm2: FloatArray  # (3, 3) long along the viewing ray
+    joints_px: FloatArray  # (J, 2) in the image as received, lens distortion included
+    joints_mm: FloatArray  # (J, 3) camera frame
+    joint_scores: FloatArray  # (J,) 0..1, sharpness of the heatmap, not a probability
+    joint_status: npt.NDArray[np.uint8]  # (J,) JointStatus
+    gamma: float = field(default=math.nan)  # RootNet's correction of the k-value (eq. 4)

@@ -1,0 +1,118 @@
+"""Trunks: the convolutional networks that turn a crop or an image into feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet
+
+
+class ResNetTrunk(resnet.ResNet):
+    """torchvision's ResNet without its classifier, under torchvision's parameter names.
+
+    (N, 3, H, W) to (N, ``channels``, H/32, W/32).
+    """
+
+    def __init__(self, block: type, layers: list[int]) -> None:
+        super().__init__(block, layers)
+        self.channels: int = self.fc.in_features
+        del self.avgpool, self.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project (MobileNetV2, section 3), batch normalisation folded in.
+
+    Strided layers pad like TensorFlow ("same"), as EfficientNet-Lite's weights expect.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int
+    ) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.kernel, self.stride = kernel, stride
+        self.residual = stride == 1 and inputs == outputs
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, kernel, stride, kernel // 2 if stride == 1 else 0, groups=hidden
+        )
+        self.project = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        if self.stride == 2:
+            y = pad_same(y, self.kernel)
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+def pad_same(x: torch.Tensor, kernel: int) -> torch.Tensor:
+    """TensorFlow's "same" padding for a stride of 2 and an even input size."""
+    before, after = kernel // 2 - 1, kernel // 2
+    return F.pad(x, (before, after, before, after))
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation), for CPUs.
+
+    (N, 3, H, W), H and W multiples of 32, to the last feature map (N, 320, H/32, W/32);
+    :meth:`pyramid` gives strides 8, 16 and 32 with 40, 112 and 320 channels.
+    """
+
+    channels = 320
+    pyramid_channels = (40, 112, 320)
+    # expansion, kernel, stride, outputs, repeats: EfficientNet-B0's table
+    STAGES = (
+        (1, 3, 1, 16, 1),
+        (6, 3, 2, 24, 2),
+        (6, 5, 2, 40, 2),
+        (6, 3, 2, 80, 3),
+        (6, 5, 1, 112, 3),
+        (6, 5, 2, 192, 4),
+        (6, 3, 1, 320, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2)
+        blocks: list[nn.Module] = []
+        ends: list[int] = []  # the last block of each stage
+        inputs = 32
+        for expansion, kernel, stride, outputs, repeats in self.STAGES:
+            for repeat in range(repeats):
+                step = stride if repeat == 0 else 1
+                blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, step))
+                inputs = outputs
+            ends.append(len(blocks) - 1)
+        self.blocks = nn.ModuleList(blocks)
+        self._taps = {ends[2], ends[4], ends[6]}  # strides 8, 16 and 32
+
+    def pyramid(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x = F.relu6(self.stem(pad_same(x, 3)))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self._taps:
+                maps.append(x)
+        stride8, stride16, stride32 = maps
+        return stride8, stride16, stride32
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pyramid(x)[-1]
+
+
+TRUNKS: dict[str, Callable[[], ResNetTrunk | EfficientNetLite0]] = {
+    "resnet18": lambda: ResNetTrunk(resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet34": lambda: ResNetTrunk(resnet.BasicBlock, [3, 4, 6, 3]),
+    "resnet50": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 6, 3]),
+    "resnet101": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 23, 3]),
+    "resnet152": lambda: ResNetTrunk(resnet.Bottleneck, [3, 8, 36, 3]),
+    "efficientnet_lite0": EfficientNetLite0,
+}

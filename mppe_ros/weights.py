@@ -1,0 +1,343 @@
+"""Weight sets: what they are, where their files are, and how to load them.
+
+A set names its files, its detector, what its networks expect to see and its licence. Files are
+either part of the package, or in the cache folder (``$MPPE_CACHE``, else ``~/.cache/mppe_ros``),
+where ``mppe weights fetch`` or a person puts them. The network is used only by :func:`fetch`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .checkpoints import CheckpointError, load_into, read_state_dict, sha256
+from .networks import DEPTH_BINS, DisjointRootPose, PoseNet, RootNet, SharedRootPose
+from .skeletons import HUMAN36M_17, UnknownSkeletonError, skeleton_with
+
+DEFAULT = "open-v0"
+RESOURCES = Path(__file__).parent / "resources"
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What root and pose networks expect to see: a property of the weights, not of the code."""
+
+    size: int  # px
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    input_scale: float = 1.0  # grey values 0..255 are multiplied by this before mean and std
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
+class RootError:
+    """Standard deviation of a weight set's root, as fractions of its distance."""
+
+    along: float  # along the viewing ray
+    across: float
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of a set. Without ``google_drive_id`` it is part of the package."""
+
+    role: str  # detector, root, pose, or root_pose for both in one
+    filename: str  # in the set's folder, or an absolute path
+    sha256: str | None  # None: unknown until the first fetch records it
+    google_drive_id: str | None = None
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """A row of the registry."""
+
+    name: str
+    summary: str
+    licence: str
+    detector: str  # a row of detectors.DETECTORS
+    files: tuple[WeightFile, ...]
+    build: Callable[[Mapping[str, Path]], DisjointRootPose | SharedRootPose]  # from paths by role
+    crop: CropSpec
+    root_error: RootError
+    joints: str  # the joint set, or how it is found
+
+    def file(self, role: str) -> WeightFile | None:
+        """The set's file for a role, if it has one of its own."""
+        return next((file for file in self.files if file.role == role), None)
+
+
+def _build_shared(paths: Mapping[str, Path]) -> SharedRootPose:
+    network = SharedRootPose(HUMAN36M_17)
+    load_into(network, read_state_dict(paths["root_pose"]), paths["root_pose"])
+    return network.eval()
+
+
+def _build_disjoint(paths: Mapping[str, Path]) -> DisjointRootPose:
+    return DisjointRootPose(read_root_net(paths["root"]), read_pose_net(paths["pose"])).eval()
+
+
+def read_root_net(path: Path) -> RootNet:
+    """A RootNet from a checkpoint of the reference release or of ours; trunk read off the file."""
+    parameters = read_state_dict(path)
+    if "root.depth_layer.weight" not in parameters:
+        hint = " (it is a PoseNet)" if "head.final_layer.weight" in parameters else ""
+        raise CheckpointError(f"{path} is not a RootNet{hint}: it has no root.depth_layer")
+    network = RootNet(_trunk_name(parameters, path))
+    load_into(network, parameters, path)
+    return network
+
+
+def read_pose_net(path: Path) -> PoseNet:
+    """A PoseNet from a checkpoint; its trunk and its joint set are read off the file."""
+    parameters = read_state_dict(path)
+    if "head.final_layer.weight" not in parameters:
+        hint = " (it is a RootNet)" if "root.depth_layer.weight" in parameters else ""
+        raise CheckpointError(f"{path} is not a PoseNet{hint}: it has no head.final_layer")
+    channels = len(parameters["head.final_layer.weight"])
+    try:
+        skeleton = skeleton_with(channels // DEPTH_BINS)
+    except UnknownSkeletonError as error:
+        raise CheckpointError(f"{path} has {channels} output channels: {error}") from error
+    network = PoseNet(skeleton, _trunk_name(parameters, path))
+    load_into(network, parameters, path)
+    return network
+
+
+# (has bottlenecks, blocks in layer3) tells the ResNets apart.
+_RESNETS = {
+    (False, 2): "resnet18",
+    (False, 6): "resnet34",
+    (True, 6): "resnet50",
+    (True, 23): "resnet101",
+    (True, 36): "resnet152",
+}
+
+
+def _trunk_name(parameters: Mapping[str, torch.Tensor], path: Path) -> str:
+    if "backbone.stem.weight" in parameters:
+        return "efficientnet_lite0"
+    blocks = {name.split(".")[2] for name in parameters if name.startswith("backbone.layer3.")}
+    trunk = _RESNETS.get(("backbone.layer1.0.conv3.weight" in parameters, len(blocks)))
+    if trunk is None:
+        raise CheckpointError(f"{path} has a trunk that is none of {', '.join(_RESNETS.values())}")
+    return trunk
+
+
+# The release normalises 0..255 as if it were 0..1 (method.md, step 5), and so must its weights.
+_REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+SETS = {
+    weight_set.name: weight_set
+    for weight_set in (
+        WeightSet(
+            name="open-v0",
+            summary="small networks for CPUs, trained on generated people; part of the package",
+            licence="trained by us; motion clips of unestablished licence: not for products",
+            detector="open_v0",
+            files=(
+                WeightFile("detector", "detect.safetensors", None),
+                WeightFile("root_pose", "root_pose.safetensors", None),
+            ),
+            build=_build_shared,
+            crop=CropSpec(160, mean=(127, 127, 127), std=(128, 128, 128)),
+            root_error=RootError(along=0.09, across=0.01),
+            joints=HUMAN36M_17.name,
+        ),
+        WeightSet(
+            name="3dmppe",
+            summary="the paper's published ResNet-50 networks (MuCo + COCO), 2 x 0.3 GB to fetch",
+            licence="published for research; the data sets behind them forbid products",
+            detector="maskrcnn_r50_fpn",
+            files=(
+                WeightFile(
+                    "root", "snapshot_18.pth.tar", None, "1ZHoXNFxBBsmis-5Xzu7dfXYGNxjpntgt"
+                ),
+                WeightFile(
+                    "pose", "snapshot_24.pth.tar", None, "1xjefKgjsH-W8v2lVn1Hbwzp2_Su7KtG0"
+                ),
+            ),
+            build=_build_disjoint,
+            crop=_REFERENCE_CROP,
+            root_error=RootError(along=0.03, across=0.006),
+            joints="read from the file: muco_21 (published) or human36m_18",
+        ),
+    )
+}
+
+
+def find(name: str) -> WeightSet:
+    """A set of the registry by name, or ``ROOTNET,POSENET``: two checkpoints by path.
+
+    :raises CheckpointError: there is none of that name.
+    """
+    if "," in name:
+        root_net, _, pose_net = name.partition(",")
+        return from_files(Path(root_net.strip()), Path(pose_net.strip()))
+    if name not in SETS:
+        raise CheckpointError(f"no weight set is called {name!r}; there are: {', '.join(SETS)}")
+    return SETS[name]
+
+
+def from_files(root_net: Path, pose_net: Path) -> WeightSet:
+    """A set of two checkpoints in the reference release's format, wherever they are."""
+    return replace(
+        SETS["3dmppe"],
+        name=f"{root_net.name}+{pose_net.name}",
+        summary="checkpoints given by path",
+        licence="unknown",
+        files=(
+            WeightFile("root", str(root_net.expanduser().absolute()), None),
+            WeightFile("pose", str(pose_net.expanduser().absolute()), None),
+        ),
+    )
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are: ``$MPPE_CACHE``, else the user's cache folder."""
+    if os.environ.get("MPPE_CACHE"):
+        return Path(os.environ["MPPE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mppe_ros"
+
+
+def path_of(weight_set: WeightSet, file: WeightFile) -> Path:
+    """Where a file is, or belongs."""
+    if file.google_drive_id is None:
+        return RESOURCES / weight_set.name / file.filename
+    return cache_folder() / weight_set.name / file.filename
+
+
+def locate(weight_set: WeightSet) -> dict[str, Path]:
+    """Paths by role, each file there.
+
+    :raises CheckpointError: a file is missing; the message says how to get it.
+    """
+    paths = {file.role: path_of(weight_set, file) for file in weight_set.files}
+    for path in paths.values():
+        if not path.is_file():
+            raise CheckpointError(
+                f"weight set {weight_set.name} is not here: {path} is missing{_remedy(weight_set)}"
+            )
+    return paths
+
+
+def _remedy(weight_set: WeightSet) -> str:
+    if any(file.google_drive_id for file in weight_set.files):
+        return (
+            f"; run 'mppe weights fetch {weight_set.name}' where there is internet, or place the "
+            f"files by hand: {by_hand(weight_set)}"
+        )
+    return ""
+
+
+def by_hand(weight_set: WeightSet) -> str:
+    """How to get a set's files without this program: one sentence per file."""
+    return "; ".join(
+        f"https://drive.google.com/uc?id={file.google_drive_id} as {path_of(weight_set, file)}"
+        for file in weight_set.files
+        if file.google_drive_id
+    )
+
+
+def model_card(weight_set: WeightSet) -> str:
+    """What the set was made of and what it can do, Markdown; empty for sets of other people."""
+    card = RESOURCES / weight_set.name / "README.md"
+    return card.read_text() if card.is_file() else ""
+
+
+def digests(weight_set: WeightSet) -> dict[str, str | None]:
+    """SHA-256 by file name as it must be; None where it was never seen."""
+    recorded = _read_digests(weight_set)
+    return {file.filename: file.sha256 or recorded.get(file.filename) for file in weight_set.files}
+
+
+def verify(weight_set: WeightSet) -> str:
+    """Compare the files' digests and record those never seen before.
+
+    :return: eight hexadecimal digits that identify the set's files.
+    :raises CheckpointError: a file is missing or is not the one it was.
+    """
+    paths = locate(weight_set)
+    expected = digests(weight_set)
+    actual = {}
+    for file in weight_set.files:
+        actual[file.filename] = sha256(paths[file.role])
+        wanted = expected[file.filename]
+        if wanted not in (None, actual[file.filename]):
+            raise CheckpointError(
+                f"{paths[file.role]} has changed or is damaged: SHA-256 "
+                f"{actual[file.filename]}, expected {wanted}; delete it and fetch it again"
+            )
+    fetched = {file.filename for file in weight_set.files if file.google_drive_id}
+    if any(expected[filename] is None for filename in fetched):
+        _record_digests(weight_set, {filename: actual[filename] for filename in fetched})
+    return hashlib.sha256("".join(actual.values()).encode()).hexdigest()[:8]
+
+
+def fetch(weight_set: WeightSet) -> list[Path]:
+    """Download what is missing of a set, then verify it. Needs internet and ``gdown``.
+
+    :return: the files that were downloaded.
+    :raises CheckpointError: no network, no ``gdown``, or a file that is not the one it was.
+    """
+    downloaded = []
+    for file in weight_set.files:
+        path = path_of(weight_set, file)
+        if file.google_drive_id and not path.is_file():
+            _download(file.google_drive_id, path, weight_set)
+            downloaded.append(path)
+    verify(weight_set)
+    return downloaded
+
+
+def _download(google_drive_id: str, path: Path, weight_set: WeightSet) -> None:
+    try:
+        import gdown
+    except ImportError as error:
+        raise CheckpointError(
+            "fetching needs the package gdown: pip install gdown; or place the files by hand: "
+            + by_hand(weight_set)
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        gdown.download(id=google_drive_id, output=str(partial))
+        if not partial.is_file():
+            raise OSError("nothing was downloaded")
+        # A half-written file must never be taken for weights.
+        partial.replace(path)
+    except Exception as error:  # gdown raises requests' errors, OSError and its own
+        raise CheckpointError(
+            f"{path.name} could not be downloaded ({type(error).__name__}); check the network, "
+            f"or place the files by hand: {by_hand(weight_set)}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _digest_file(weight_set: WeightSet) -> Path:
+    return cache_folder() / weight_set.name / "sha256.json"
+
+
+def _read_digests(weight_set: WeightSet) -> dict[str, str]:
+    path = _digest_file(weight_set)
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        return {str(name): str(digest) for name, digest in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: delete it to record the files anew") from error
+
+
+def _record_digests(weight_set: WeightSet, recorded: Mapping[str, str]) -> None:
+    path = _digest_file(weight_set)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps({**_read_digests(weight_set), **recorded}, indent=1))
+    partial.replace(path)

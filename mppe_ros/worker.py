@@ -1,0 +1,92 @@
+"""One thread that works on the newest item only: a newer one replaces whatever still waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Worker(Generic[Item]):
+    """Runs ``job`` on items in its own thread, which starts at once.
+
+    :param job: is called with one item at a time. What it raises goes to ``on_error`` and never
+        ends the thread.
+    :param min_period_s: least time between the starts of two jobs; 0 = none.
+    """
+
+    def __init__(
+        self,
+        job: Callable[[Item], None],
+        on_error: Callable[[Item, Exception], None],
+        *,
+        min_period_s: float = 0.0,
+        name: str = "worker",
+    ) -> None:
+        self._job, self._on_error = job, on_error
+        self._min_period_s = min_period_s
+        self._last_start_s = float("-inf")
+        self._slot: deque[Item] = deque(maxlen=1)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> bool:
+        """Hands over an item; true if it replaced one that was still waiting."""
+        with self._changed:
+            replaced = bool(self._slot)
+            self._slot.append(item)
+            self._changed.notify()
+        return replaced
+
+    def set_min_period(self, min_period_s: float) -> None:
+        """Changes the least time between the starts of two jobs, for a waiting item too."""
+        with self._changed:
+            self._min_period_s = min_period_s
+            self._changed.notify()
+
+    @property
+    def stopping(self) -> bool:
+        """True from the call of :meth:`stop`: a long job should then leave its result unused."""
+        return self._stopping
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drops what waits and ends the thread; false if its job was not done in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while self._wait():
+            item = self._slot.pop()
+            try:
+                self._job(item)
+            except Exception as error:
+                self._report(item, error)
+            # Not kept while waiting for the next one: an item may be a big image.
+            del item
+
+    def _wait(self) -> bool:
+        """Until an item may be worked on (true) or the worker is stopped (false)."""
+        with self._changed:
+            while not self._stopping:
+                early_s = self._last_start_s + self._min_period_s - time.monotonic()
+                if self._slot and early_s <= 0:
+                    self._last_start_s = time.monotonic()
+                    return True
+                self._changed.wait(early_s if self._slot else None)
+        return False
+
+    def _report(self, item: Item, error: Exception) -> None:
+        try:
+            self._on_error(item, error)
+        except Exception:
+            traceback.print_exc()
