@@ -74,14 +74,14 @@ def crop_people(
 ) -> torch.Tensor:
     """Cut all people out of all images; what lies outside an image is black.
 
-    Equals OpenCV's bilinear ``warpAffine`` up to its rounding to whole grey values.
+    Equals OpenCV's bilinear ``warpAffine`` of a uint8 image.
 
     :param images: each (H, W, 3), uint8 or floating point, 0..255; sizes may differ.
     :param boxes_xywh_px: (N, 4) processed boxes.
     :param image_index: (N,) which image each box belongs to.
     :param antialias: shrink large people from a matching level of an image pyramid instead of
         skipping pixels. The published networks were trained without.
-    :return: (N, 3, size, size) float32, 0..255, channels_last.
+    :return: (N, 3, size, size) float32, whole grey values 0..255, channels_last.
     """
     crops = boxes_xywh_px.new_zeros((len(boxes_xywh_px), 3, size, size))
     crops = crops.contiguous(memory_format=torch.channels_last)
@@ -94,7 +94,8 @@ def crop_people(
         for level, of_level in _pyramid_levels(boxes, size, antialias):
             cut = _sample(_shrink(pixels, level), boxes[of_level], size, level)
             crops = crops.index_copy(0, of_image[of_level], cut)
-    return crops
+    # Networks are trained on crops stored as whole grey values; gradients pass straight through.
+    return crops + (crops.round() - crops).detach()
 
 
 def _pyramid_levels(

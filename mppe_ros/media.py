@@ -2,7 +2,7 @@
 
 Everything is RGB, uint8. Grey images are repeated into three channels, 16 bits become 8 and an
 alpha channel is dropped. Orientation tags of photos and phone videos are honoured everywhere:
-networks trained on upright people get upright people, and width and height are those after turning.
+the networks know upright people; width and height are those after turning.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -117,6 +117,19 @@ def open_media(source: str | Path, report: Report = _log.warning) -> FrameSource
     raise MediaError(f"{source}: there is no such file or folder")
 
 
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Image files, and those of folders in the order of their names.
+
+    :raises MediaError: nothing there, or a folder without images.
+    """
+    images: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise MediaError(f"{path}: there is no such file or folder")
+        images += _images_in(path) if path.is_dir() else [path]
+    return images
+
+
 def read_image(path: str | Path) -> Rgb:
     """One image file as RGB; see the module's text for grey, 16 bit, alpha and orientation.
 
@@ -130,7 +143,7 @@ def read_image(path: str | Path) -> Rgb:
     bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if bgr is None:
         raise MediaError(f"{path}: damaged, or not an image")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return _to_rgb(bgr)
 
 
 def write_image(path: str | Path, rgb: Rgb) -> None:
@@ -188,7 +201,7 @@ class _Video(FrameSource):
         while self._capture.grab():
             decoded, bgr = self._capture.retrieve()
             if decoded:
-                yield index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                yield index, _to_rgb(bgr)
             else:
                 self._report(f"{self.name}: frame {index} is damaged and skipped")
             index += 1
@@ -217,7 +230,7 @@ class _Webcam(FrameSource):
             arrived, bgr = self._capture.read()
             failures = 0 if arrived else failures + 1
             if arrived:
-                yield index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                yield index, _to_rgb(bgr)
             index += 1
         raise MediaError(f"{self.name}: delivers no images any more")
 
@@ -228,6 +241,10 @@ def _images_in(folder: Path) -> list[Path]:
         known = " ".join(IMAGE_SUFFIXES)
         raise MediaError(f"{folder}: a folder without images ({known})")
     return paths
+
+
+def _to_rgb(bgr: npt.NDArray[Any]) -> Rgb:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _open_capture(source: str | int, complaint: str) -> cv2.VideoCapture:
@@ -305,7 +322,7 @@ class VideoWriter:
         height, width = rgb.shape[:2]
         size = (width + width % 2, height + height % 2)
         writer = cv2.VideoWriter(
-            str(self._partial), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, size
+            str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size
         )
         if not writer.isOpened():
             raise MediaError(f"{self.path}: no video can be written there")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -19,9 +19,9 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from . import weights
 from .devices import PRECISIONS
 from .pipeline import PipelineOptions
+from .weights import DEFAULT as DEFAULT_WEIGHTS
 
 Value = bool | int | float | str
 
@@ -77,9 +77,7 @@ class Parameter:
                     FloatingPointRange(from_value=float(low), to_value=float(high))
                 ]
             else:
-                descriptor.integer_range = [
-                    IntegerRange(from_value=int(low), to_value=int(high))
-                ]
+                descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         return descriptor
 
 
@@ -94,12 +92,8 @@ def _row(default: Value, description: str, **properties: Any) -> Any:
 class Settings:
     """The parameters' values. Read-only ones are fixed at start, the others may change live."""
 
-    weights: str = _row(
-        weights.DEFAULT, "Weight set, see `mppe weights list`.", read_only=True
-    )
-    detector: str = _row(
-        "", "Detector of people; empty = the weight set's own.", read_only=True
-    )
+    weights: str = _row(DEFAULT_WEIGHTS, "Weight set, see `mppe weights list`.", read_only=True)
+    detector: str = _row("", "Detector of people; empty = the weight set's own.", read_only=True)
     device: str = _row("auto", "auto, cpu, cuda or cuda:N.", read_only=True)
     precision: str = _row(
         "auto",
@@ -180,7 +174,10 @@ class Settings:
         return 1 / self.max_rate if self.max_rate else 0.0
 
 
-PARAMETERS = tuple(Parameter(row.name, row.default, **row.metadata) for row in fields(Settings))
+PARAMETERS = tuple(
+    Parameter(row.name, default=cast(Value, row.default), **row.metadata)
+    for row in fields(Settings)
+)
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
@@ -216,7 +213,8 @@ def read(node: Node) -> Settings:
     """The current values."""
     values = _values(node)
     # Whole numbers given for floats become floats here.
-    return Settings(**{p.name: type(p.default)(values[p.name]) for p in PARAMETERS})
+    typed: dict[str, Any] = {p.name: type(p.default)(values[p.name]) for p in PARAMETERS}
+    return Settings(**typed)
 
 
 def _values(node: Node) -> dict[str, Any]:

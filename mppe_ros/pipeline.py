@@ -101,7 +101,7 @@ class Pipeline:
             row = detector or chosen.detector
             if detector_file is None and row == chosen.detector:
                 detector_file = paths.get("detector")
-            detector = build_detector(row, detector_file, torch_device)
+            detector = build_detector(row, detector_file, device=torch_device, precision=dtype)
         estimator = chosen.build(paths).to(torch_device).to(memory_format=torch.channels_last)
         return cls(
             detector,

@@ -141,12 +141,20 @@ SETS = {
             licence="trained by us; motion clips of unestablished licence: not for products",
             detector="open_v0",
             files=(
-                WeightFile("detector", "detect.safetensors", None),
-                WeightFile("root_pose", "root_pose.safetensors", None),
+                WeightFile(
+                    "detector",
+                    "detect.safetensors",
+                    "89e67fe5982f1892e4b601b12b8f870b65790819bd6a9961eb20dd1e81381680",
+                ),
+                WeightFile(
+                    "root_pose",
+                    "root_pose.safetensors",
+                    "912e4c99e65bb55d7c669a9efa05a579c456615269f6cb1ef300db5b16ee6549",
+                ),
             ),
             build=_build_shared,
-            crop=CropSpec(160, mean=(127, 127, 127), std=(128, 128, 128)),
-            root_error=RootError(along=0.09, across=0.01),
+            crop=CropSpec(160, mean=(127, 127, 127), std=(128, 128, 128), antialias=True),
+            root_error=RootError(along=0.09, across=0.02),
             joints=HUMAN36M_17.name,
         ),
         WeightSet(

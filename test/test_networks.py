@@ -103,9 +103,7 @@ def test_flip_test_of_a_mirrored_crop_mirrors_the_joints(estimator: torch.nn.Mod
     torch.testing.assert_close(
         plain.joints_px[..., 1], mirrored.joints_px[:, order, 1], atol=1e-2, rtol=0
     )
-    torch.testing.assert_close(
-        plain.joints_z_mm, mirrored.joints_z_mm[:, order], atol=0.5, rtol=0
-    )
+    torch.testing.assert_close(plain.joints_z_mm, mirrored.joints_z_mm[:, order], atol=0.5, rtol=0)
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 import click
 
@@ -14,20 +14,21 @@ from .run import run
 from .weights import weights
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class OneSentenceErrors(click.Group):
+    """Errors that users can mend are one sentence and exit code 1, not a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (CheckpointError, DeviceError, IntrinsicsError, MediaError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=OneSentenceErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mppe_ros")
-def cli() -> None:
+def main() -> None:
     """Absolute 3D human poses from a single camera (3DMPPE)."""
 
 
-cli.add_command(run)
-cli.add_command(weights)
-
-
-def main() -> None:
-    """Run the command; expected errors are one sentence, not a traceback."""
-    try:
-        cli()
-    except (CheckpointError, DeviceError, IntrinsicsError, MediaError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+main.add_command(run)
+main.add_command(weights)

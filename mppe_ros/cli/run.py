@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import cv2
 import torch
 from tqdm import tqdm
 
@@ -33,14 +32,24 @@ ASSUMED_FOV_DEG = 60.0
     type=click.Path(path_type=Path),
     help='JSON {"bbox_xywh_px": [[x, y, w, h], ...]} instead of the detector (one photo).',
 )
-@click.option("--weights", "weight_set", default=weights.DEFAULT, show_default=True,
-              help="Weight set, see 'mppe weights list'.")
+@click.option(
+    "--weights",
+    "weight_set",
+    default=weights.DEFAULT,
+    show_default=True,
+    help="Weight set, see 'mppe weights list'.",
+)
 @click.option("--rootnet", type=click.Path(path_type=Path), help="RootNet checkpoint.")
 @click.option("--posenet", type=click.Path(path_type=Path), help="PoseNet checkpoint.")
 @click.option("--detector", type=click.Choice(list(DETECTORS)), help="Instead of the set's own.")
 @click.option("--detector-weights", type=click.Path(path_type=Path), help="File for --detector.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Least detection score.",
-              default=PipelineOptions.detection_threshold, show_default=True)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Least detection score.",
+    default=PipelineOptions.detection_threshold,
+    show_default=True,
+)
 @click.option("--flip-test", is_flag=True, help="Average with the mirrored crop.")
 @click.option("--k-only", is_flag=True, help="Root by the k-value alone (gamma = 1).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
@@ -82,13 +91,17 @@ def run(
     if fx is None and not (fy is None and cx is None and cy is None and distortion is None):
         raise click.UsageError("--fy, --cx, --cy and --distortion need --fx")
     images = media.list_images(photos)
+    if out is not None:
+        make_folder(out)
     chosen_detector: str | Detector = detector or ""
+    given = None
     if boxes is not None:
         if detector or detector_weights:
             raise click.UsageError("give either --boxes or --detector")
         if len(images) != 1:
             raise click.UsageError(f"--boxes describes one photo, not {len(images)}")
-        chosen_detector = FixedBoxes([read_boxes(boxes)])
+        given = read_boxes(boxes)
+        chosen_detector = FixedBoxes([given])
     pipeline = Pipeline.load(
         f"{rootnet},{posenet}" if rootnet else weight_set,
         device=device,
@@ -96,8 +109,8 @@ def run(
         detector=chosen_detector,
         detector_file=detector_weights,
         options=PipelineOptions(
-            detection_threshold=0.0 if boxes else threshold,
-            max_persons=1000 if boxes else PipelineOptions.max_persons,
+            detection_threshold=0.0 if given is not None else threshold,
+            max_persons=len(given) if given is not None else PipelineOptions.max_persons,
             flip_test=flip_test,
             k_only_root=k_only,
         ),
@@ -109,10 +122,21 @@ def run(
             "Distances scale with the true focal length: give --fx (px) or --fov (degrees).",
             err=True,
         )
+    failed = 0
     for path in tqdm(images, disable=None if len(images) > 1 else True, unit="photo"):
-        rgb = media.read_image(path)
+        try:
+            rgb = media.read_image(path)
+        except media.MediaError as error:
+            click.echo(f"Skipped: {error}", err=True)
+            failed += 1
+            continue
         intrinsics = camera.intrinsics(rgb.shape[1], rgb.shape[0])
         people = pipeline([rgb], [intrinsics])[0]
+        if given is not None and len(people) < len(given):
+            click.echo(
+                f"{len(given) - len(people)} of {len(given)} boxes are empty or outside {path}",
+                err=True,
+            )
         record = records.pose_array_record(
             people, skeleton=pipeline.skeleton, model=pipeline.model, intrinsics=intrinsics
         )
@@ -121,7 +145,11 @@ def run(
         else:
             _print_table(path, people)
         if out is not None:
-            _write_overlay(out / f"{path.stem}_overlay.jpg", rgb, record, intrinsics)
+            target = out / f"{path.stem}_overlay.jpg"
+            media.write_image(target, overlay(rgb, record, intrinsics))
+            click.echo(f"wrote {target}", err=True)
+    if failed:
+        raise click.ClickException(f"{failed} of {len(images)} photos could not be read")
 
 
 @dataclass(frozen=True)
@@ -168,6 +196,14 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise click.UsageError(f"--distortion takes numbers and commas, not {text!r}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with a sentence where that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be made a folder: {error.strerror}") from error
+
+
 def read_boxes(path: Path) -> torch.Tensor:
     """(N, 4) boxes of ``{"bbox_xywh_px": [[x, y, w, h], ...]}``."""
     try:
@@ -177,6 +213,15 @@ def read_boxes(path: Path) -> torch.Tensor:
         raise click.ClickException(
             f'{path} is not readable as {{"bbox_xywh_px": [[x, y, w, h], ...]}}: {error}'
         ) from error
+
+
+def overlay(rgb: media.Rgb, record: records.Record, camera: Intrinsics) -> media.Rgb:
+    """The photo with skeletons beside a top view of the scene."""
+    height = rgb.shape[0]
+    top_view = drawing.draw_top_view(
+        record, drawing.area_of([record]), (min(rgb.shape[1], height), height), camera=camera
+    )
+    return drawing.side_by_side(drawing.draw_people(rgb, record), top_view)
 
 
 def _print_table(path: Path, people: Sequence[Person]) -> None:

@@ -1,0 +1,230 @@
+"""ROS messages to what the core speaks, and its records to messages."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeVar, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from .records import Record
+from .structures import Intrinsics, IntrinsicsError
+
+ImageArray = npt.NDArray[np.uint8]
+Message = TypeVar("Message")
+
+
+class ConversionError(ValueError):
+    """An image that cannot be used; the message says why and what to do."""
+
+
+# --- images ------------------------------------------------------------------------------------
+
+# The encodings of sensor_msgs/Image that show what a camera sees, and their bytes per pixel.
+BYTES_PER_PIXEL = {
+    "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1,
+    "rgb16": 6, "bgr16": 6, "rgba16": 8, "bgra16": 8, "mono16": 2,
+    "bayer_rggb8": 1, "bayer_bggr8": 1, "bayer_gbrg8": 1, "bayer_grbg8": 1,
+    "bayer_rggb16": 2, "bayer_bggr16": 2, "bayer_gbrg16": 2, "bayer_grbg16": 2,
+    "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2,
+}  # fmt: skip
+
+
+def image_to_rgb(message: Image | CompressedImage) -> ImageArray:
+    """(H, W, 3) uint8 RGB, contiguous; of an unpadded rgb8 image without a copy.
+
+    :raises ConversionError: an unknown encoding, or data that do not make such an image.
+    """
+    if isinstance(message, CompressedImage):
+        return _decompress(message)
+    rows = _rows(message)
+    height, width = message.height, message.width
+    if message.encoding == "rgb8":
+        return rows.reshape(height, width, 3)
+    if message.encoding == "bgr8":
+        return _swap_red_and_blue(rows.reshape(height, width, 3))
+    return _convert(message, rows)
+
+
+def _decompress(message: CompressedImage) -> ImageArray:
+    # The intrinsics are of the pixels as they are stored: an orientation tag must not turn them.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+    except cv2.error:  # no data at all
+        image = None
+    if image is None:
+        raise ConversionError(
+            f"compressed image of format {message.format!r} cannot be decoded "
+            f"({len(message.data)} bytes): is it a whole JPEG or PNG?"
+        )
+    return _swap_red_and_blue(image)
+
+
+def _swap_red_and_blue(image: npt.NDArray[Any]) -> ImageArray:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _rows(message: Image) -> ImageArray:
+    """(height, bytes of a row) without padding; a view where there is none."""
+    bytes_per_pixel = BYTES_PER_PIXEL.get(message.encoding)
+    if bytes_per_pixel is None:
+        raise ConversionError(
+            f"encoding {message.encoding!r} is not a colour or grey image that is understood; "
+            f"use one of {', '.join(BYTES_PER_PIXEL)}"
+        )
+    height, width, step = message.height, message.width, message.step
+    if not (height and width):
+        raise ConversionError(f"image size {width}x{height} px is empty")
+    used = width * bytes_per_pixel
+    if step < used:
+        raise ConversionError(
+            f"step of {step} bytes is too short for {width} px of {message.encoding}: "
+            f"{used} bytes needed"
+        )
+    if len(message.data) != height * step:
+        raise ConversionError(
+            f"{len(message.data)} bytes of data, but height {height} times step {step} is "
+            f"{height * step}: the image is truncated or wrongly described"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
+    return np.ascontiguousarray(rows[:, :used])
+
+
+def _convert(message: Image, rows: ImageArray) -> ImageArray:
+    """The rarer encodings, by the libraries that know them all."""
+    compact = SimpleNamespace(
+        height=message.height,
+        width=message.width,
+        encoding=message.encoding,
+        is_bigendian=message.is_bigendian,
+        step=rows.shape[1],
+        data=rows.reshape(-1),
+    )
+    to_colours = _converter()
+    try:
+        image = to_colours(compact, "rgb8")
+    except Exception as error:  # each library has its own, and OpenCV's
+        raise ConversionError(
+            f"{message.encoding} image of {message.width}x{message.height} px cannot be "
+            f"converted to rgb8: {error}"
+        ) from error
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def _converter() -> Callable[[Any, str], npt.NDArray[Any]]:
+    """A robot's cv_bridge, or rosbags-image, which needs no ROS installation."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge().imgmsg_to_cv2
+    # Built for another NumPy, it fails with more than an ImportError.
+    except (ImportError, AttributeError):
+        pass
+    try:
+        from rosbags.image import image_to_cvimage
+    except ImportError as error:
+        raise ConversionError(
+            "this encoding needs cv_bridge: apt install ros-$ROS_DISTRO-cv-bridge, or "
+            "pip install rosbags-image; rgb8 and bgr8 need neither"
+        ) from error
+    return image_to_cvimage
+
+
+# --- cameras -----------------------------------------------------------------------------------
+
+
+class ImageSource(NamedTuple):
+    """What must agree between an image and its camera_info."""
+
+    frame_id: str
+    width: int  # px
+    height: int  # px
+
+
+def intrinsics_of(
+    source: ImageSource, info: CameraInfo | None, assumed_fov_deg: float = 0.0
+) -> Intrinsics:
+    """The camera of an image, taken as raw: K and D hold.
+
+    :param info: None or uncalibrated (K all zero): ``assumed_fov_deg`` takes its place, if > 0.
+    :raises IntrinsicsError: no such camera, or not that image's.
+    """
+    if assumed_fov_deg and (info is None or not any(info.k)):
+        return Intrinsics.from_fov(assumed_fov_deg, source.width, source.height)
+    if info is None:
+        raise IntrinsicsError("there is no camera_info yet")
+    _check_same(source, info)
+    distorted = any(info.d)
+    return Intrinsics(
+        fx=float(info.k[0]),
+        fy=float(info.k[4]),
+        cx=float(info.k[2]),
+        cy=float(info.k[5]),
+        width=info.width,
+        height=info.height,
+        distortion_model=info.distortion_model if distorted else "none",
+        distortion=tuple(info.d) if distorted else (),
+    )
+
+
+def _check_same(source: ImageSource, info: CameraInfo) -> None:
+    if (source.width, source.height) != (info.width, info.height):
+        raise IntrinsicsError(
+            f"the image is {source.width}x{source.height} px, camera_info is for "
+            f"{info.width}x{info.height} px: calibrate at the image's size"
+        )
+    frames = source.frame_id, info.header.frame_id
+    if all(frames) and frames[0] != frames[1]:
+        raise IntrinsicsError(
+            f"the image's frame is {frames[0]!r}, camera_info's {frames[1]!r}: are both topics "
+            "of one camera?"
+        )
+
+
+# --- records -----------------------------------------------------------------------------------
+
+
+def message_from_record(message_class: type[Message], record: Mapping[str, Any]) -> Message:
+    """A message from a nested dict of its fields; fields that are not there keep their default.
+
+    :raises KeyError: a field that the message does not have.
+    """
+    message: Any = message_class()
+    types: Mapping[str, str] = message.get_fields_and_field_types()
+    for name, value in record.items():
+        setattr(message, name, _field_value(types[name], value))
+    return cast(Message, message)
+
+
+def _field_value(type_name: str, value: Any) -> Any:
+    """``value`` for a field of ROS type ``type_name``, such as ``sequence<std_msgs/Header>``."""
+    nested = re.search(r"(\w+)/(\w+)", type_name)
+    if nested is None:
+        return value
+    package, name = nested.groups()
+    message_class = getattr(importlib.import_module(f"{package}.msg"), name)
+    if isinstance(value, Mapping):
+        return message_from_record(message_class, value)
+    return [message_from_record(message_class, item) for item in value]
+
+
+def record_from_message(message: Any) -> Record:
+    """The inverse: a nested dict of a message's fields, of plain Python values."""
+    return {name: _plain(getattr(message, name)) for name in message.get_fields_and_field_types()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "get_fields_and_field_types"):
+        return record_from_message(value)
+    if isinstance(value, str | bytes | bool | int | float):
+        return value
+    if hasattr(value, "tolist"):  # array.array and NumPy's
+        return value.tolist()
+    return [_plain(item) for item in value]

@@ -1,0 +1,1 @@
+"""How good are the results: measured against ground truth. Imports the core, never ROS."""

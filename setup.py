@@ -1,0 +1,43 @@
+"""`pip install .`: the ROS-free library and the `mppe` command, to train, evaluate and run it.
+
+A ROS 2 workspace builds the package with CMakeLists.txt instead, and colcon ignores this file.
+"""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE_XML = (Path(__file__).parent / "package.xml").read_text(encoding="utf-8")
+
+setup(
+    name="mppe_ros",
+    version=re.search(r"<version>(.+?)</version>", PACKAGE_XML).group(1),
+    description="Absolute 3D skeletons of many people from one RGB camera (3DMPPE), for ROS 2",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["mppe_ros", "mppe_ros.*"]),
+    package_data={"mppe_ros": ["resources/**", "**/*.c", "py.typed"]},
+    zip_safe=False,
+    install_requires=[
+        "click>=8.0",
+        "numpy>=1.23",
+        "opencv-python-headless>=4.6",
+        "safetensors>=0.4",
+        "scipy>=1.9",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm>=4.60",
+        "transforms3d>=0.4.1",
+    ],
+    extras_require={
+        # Image messages where cv_bridge is missing.
+        "ros": ["rosbags-image>=0.10"],
+        # `mppe weights fetch` of the sets that lie on Google Drive.
+        "fetch": ["gdown>=5.1"],
+        # The generated people of the training data.
+        "synth": ["anny>=0.6"],
+        "dev": ["hypothesis>=6.80", "mypy>=1.10", "pytest>=7.4", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["mppe = mppe_ros.cli:main"]},
+)

@@ -1,0 +1,394 @@
+"""Images, cameras and records: every encoding against its own definition, and what is refused."""
+
+import math
+import sys
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("sensor_msgs", reason="needs ROS 2")
+messages = pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+
+from mppe_ros.conversions import (  # noqa: E402
+    BYTES_PER_PIXEL,
+    ConversionError,
+    ImageSource,
+    image_to_rgb,
+    intrinsics_of,
+    message_from_record,
+    record_from_message,
+)
+from mppe_ros.records import pose_array_record  # noqa: E402
+from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402
+from mppe_ros.structures import Intrinsics, IntrinsicsError, Person  # noqa: E402
+
+HEIGHT, WIDTH = 6, 8
+
+# --- reference encoders, straight from the definitions -----------------------------------------
+
+CHANNELS = {"rgb": [0, 1, 2], "bgr": [2, 1, 0], "rgba": [0, 1, 2], "bgra": [2, 1, 0]}
+YUYV = {"yuyv", "yuv422_yuy2"}
+UYVY = {"uyvy", "yuv422"}
+
+
+def wide(values: np.ndarray, bits: int) -> np.ndarray:
+    """8-bit values as 8 or, scaled to the full range, 16 bits."""
+    return values.astype(np.uint8) if bits == 8 else values.astype(np.uint16) * 257
+
+
+def encode(rgb: np.ndarray, encoding: str) -> np.ndarray:
+    """(H, W, ...) pixels in ``encoding``, of an image that it can hold."""
+    if encoding in YUYV | UYVY:
+        return encode_yuv(rgb, encoding)
+    name, bits = encoding.rstrip("0123456789"), 16 if encoding.endswith("16") else 8
+    if name == "mono":
+        return wide(rgb[..., 0], bits)
+    if name.startswith("bayer_"):
+        mosaic = np.empty(rgb.shape[:2])
+        for index, colour in enumerate(name.removeprefix("bayer_")):
+            y, x = divmod(index, 2)
+            mosaic[y::2, x::2] = rgb[y::2, x::2, "rgb".index(colour)]
+        return wide(mosaic, bits)
+    pixels = rgb[..., CHANNELS[name]]
+    if name.endswith("a"):
+        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 99)], axis=-1)
+    return wide(pixels, bits)
+
+
+def encode_yuv(rgb: np.ndarray, encoding: str) -> np.ndarray:
+    """ITU-R BT.601, studio range; a pair of pixels shares its U and V."""
+    r, g, b = np.moveaxis(rgb.astype(float), -1, 0)
+    y = 16 + 0.257 * r + 0.504 * g + 0.098 * b
+    u = 128 - 0.148 * r - 0.291 * g + 0.439 * b
+    v = 128 + 0.439 * r - 0.368 * g - 0.071 * b
+    chroma = np.where(np.arange(rgb.shape[1]) % 2 == 0, u, v)
+    pair = (y, chroma) if encoding in YUYV else (chroma, y)
+    return np.stack(pair, axis=-1).round().astype(np.uint8)
+
+
+def make_image(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> Image:
+    height, width = pixels.shape[:2]
+    if big:
+        pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
+    rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=173)
+    message = Image(height=height, width=width, encoding=encoding, is_bigendian=int(big))
+    message.step = rows.shape[1]
+    message.data.frombytes(rows.tobytes())
+    return message
+
+
+def make_picture(encoding: str) -> np.ndarray:
+    """(H, W, 3) random colours that ``encoding`` can hold."""
+    rng = np.random.default_rng(len(encoding))
+    if encoding.startswith("mono"):
+        return np.repeat(rng.integers(0, 256, (HEIGHT, WIDTH, 1), np.uint8), 3, axis=2)
+    if encoding.startswith("bayer"):  # where neighbours agree, nothing is lost
+        return np.full((HEIGHT, WIDTH, 3), rng.integers(0, 256, 3, np.uint8), np.uint8)
+    if encoding in YUYV | UYVY:  # a pair of pixels shares its colour
+        return np.repeat(rng.integers(40, 216, (HEIGHT, WIDTH // 2, 3), np.uint8), 2, axis=1)
+    return rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def tolerance(encoding: str) -> int:
+    if encoding in YUYV | UYVY:
+        return 3  # three roundings
+    return 1 if encoding.endswith("16") else 0
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", BYTES_PER_PIXEL)
+def test_every_encoding_gives_its_picture(encoding, padding):
+    picture = make_picture(encoding)
+    rgb = image_to_rgb(make_image(encode(picture, encoding), encoding, padding))
+    assert rgb.shape == picture.shape
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    assert np.abs(rgb.astype(int) - picture).max() <= tolerance(encoding)
+
+
+@pytest.mark.parametrize("encoding", [name for name in BYTES_PER_PIXEL if name.endswith("16")])
+def test_both_byte_orders_give_the_same_picture(encoding):
+    pixels = encode(make_picture(encoding), encoding)
+    little, big = (image_to_rgb(make_image(pixels, encoding, big=big)) for big in (False, True))
+    np.testing.assert_array_equal(little, big)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "mono8", "bayer_rggb8"])
+def test_the_byte_order_of_bytes_does_not_matter(encoding):
+    pixels = encode(make_picture(encoding), encoding)
+    message = make_image(pixels, encoding)
+    message.is_bigendian = 1
+    np.testing.assert_array_equal(image_to_rgb(message), make_picture(encoding))
+
+
+def test_an_rgb8_image_is_not_copied():
+    message = make_image(make_picture("rgb8"), "rgb8")
+    rgb = image_to_rgb(message)
+    message.data[0] ^= 255
+    assert rgb[0, 0, 0] == message.data[0]
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_compressed_images(extension, grey):
+    picture = np.full((HEIGHT, WIDTH, 3), 90 if grey else (200, 60, 20), np.uint8)
+    pixels = picture[..., 0] if grey else picture[..., ::-1]
+    _, data = cv2.imencode(extension, pixels)
+    message = CompressedImage(format=extension[1:], data=data.tobytes())
+    rgb = image_to_rgb(message)
+    assert rgb.shape == picture.shape and rgb.flags.c_contiguous
+    assert np.abs(rgb.astype(int) - picture).max() <= (0 if extension == ".png" else 4)
+
+
+def test_a_16_bit_png_is_scaled():
+    pixels = np.full((HEIGHT, WIDTH), 100 * 257, np.uint16)
+    message = CompressedImage(format="png", data=cv2.imencode(".png", pixels)[1].tobytes())
+    assert np.abs(image_to_rgb(message).astype(int) - 100).max() <= 1
+
+
+def broken(**changes) -> Image:
+    message = make_image(make_picture("rgb8"), "rgb8")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (broken(encoding="32FC1"), ["32FC1", "rgb8"]),
+        (broken(encoding=""), ["encoding"]),
+        (broken(encoding="RGB8"), ["RGB8"]),
+        (broken(width=0), ["0x6", "empty"]),
+        (broken(height=0), ["8x0", "empty"]),
+        (broken(step=7), ["step", "7", "24"]),
+        (broken(step=0), ["step"]),
+        (broken(height=7), ["144", "168", "truncated"]),
+        (broken(data=[0] * 10), ["10 bytes", "144"]),
+        (broken(data=[]), ["0 bytes"]),
+        (CompressedImage(format="jpeg"), ["jpeg", "0 bytes"]),
+        (CompressedImage(format="jpeg", data=[1, 2, 3]), ["jpeg", "3 bytes"]),
+    ],
+)
+def test_broken_images_are_refused_with_the_reason(message, words):
+    with pytest.raises(ConversionError) as caught:
+        image_to_rgb(message)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_picture_that_its_library_refuses_is_a_conversion_error():
+    pixels = np.zeros((HEIGHT, 7, 2), np.uint8)  # an odd width has half a pair
+    with pytest.raises(ConversionError, match="yuyv"):
+        image_to_rgb(make_image(pixels, "yuyv"))
+
+
+def test_cv_bridge_is_used_where_it_is(monkeypatch):
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, encoding):
+            assert encoding == "rgb8"
+            return np.full((message.height, message.width, 3), message.data[0], np.uint8)
+
+    module = ModuleType("cv_bridge")
+    module.CvBridge = CvBridge
+    monkeypatch.setitem(sys.modules, "cv_bridge", module)
+    rgb = image_to_rgb(make_image(np.full((HEIGHT, WIDTH), 7, np.uint8), "mono8", padding=3))
+    assert rgb.shape == (HEIGHT, WIDTH, 3) and (rgb == 7).all()
+
+
+def test_without_any_library_the_error_names_the_packages(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    monkeypatch.setitem(sys.modules, "rosbags.image", None)
+    with pytest.raises(ConversionError, match="apt install ros-.*cv-bridge"):
+        image_to_rgb(make_image(make_picture("mono8")[..., 0], "mono8"))
+    picture = make_picture("bgr8")
+    rgb = image_to_rgb(make_image(picture[..., ::-1], "bgr8"))
+    np.testing.assert_array_equal(rgb, picture)
+
+
+# --- cameras -----------------------------------------------------------------------------------
+
+K = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+SOURCE = ImageSource("camera", 640, 480)
+
+
+def make_info(**changes) -> CameraInfo:
+    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", k=K)
+    info.header.frame_id = "camera"
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+def test_k_and_size_are_taken():
+    assert intrinsics_of(SOURCE, make_info()) == Intrinsics(500, 510, 320, 240, 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients"),
+    [
+        ("plumb_bob", (0.1, -0.2, 0.01, 0.02, 0.3)),
+        ("rational_polynomial", (0.1, -0.2, 0.01, 0.02, 0.3, 0.4, 0.5, 0.6)),
+        ("equidistant", (0.1, -0.2, 0.01, 0.02)),
+    ],
+)
+def test_distortion_is_taken(model, coefficients):
+    intrinsics = intrinsics_of(SOURCE, make_info(distortion_model=model, d=coefficients))
+    assert intrinsics.distortion_model == model
+    assert intrinsics.distortion == coefficients
+
+
+@pytest.mark.parametrize("coefficients", [[], [0.0] * 5])
+@pytest.mark.parametrize("model", ["plumb_bob", ""])
+def test_no_coefficients_are_no_distortion(model, coefficients):
+    intrinsics = intrinsics_of(SOURCE, make_info(distortion_model=model, d=coefficients))
+    assert (intrinsics.distortion_model, intrinsics.distortion) == ("none", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"k": [0.0] * 9}, ["fx"]),
+        ({"k": [500.0, 0, 320, 0, 0, 240, 0, 0, 1]}, ["fy"]),
+        ({"k": [math.nan, *K[1:]]}, ["fx", "nan"]),
+        ({"k": [*K[:2], math.inf, *K[3:]]}, ["cx"]),
+        ({"width": 320, "height": 240}, ["640x480", "320x240"]),
+        ({"width": 0}, ["0x480"]),
+        ({"d": [0.1, 0.2]}, ["plumb_bob", "2"]),
+        ({"d": [math.nan] * 5}, ["finite"]),
+        ({"d": [0.1], "distortion_model": "wavy"}, ["wavy"]),
+    ],
+)
+def test_impossible_cameras_are_refused_with_the_reason(changes, words):
+    with pytest.raises(IntrinsicsError) as caught:
+        intrinsics_of(SOURCE, make_info(**changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_frames_must_agree_where_both_are_named():
+    info = make_info()
+    with pytest.raises(IntrinsicsError, match=r"'other'.*'camera'"):
+        intrinsics_of(SOURCE._replace(frame_id="other"), info)
+    assert intrinsics_of(SOURCE._replace(frame_id=""), info)
+    info.header.frame_id = ""
+    assert intrinsics_of(SOURCE, info)
+
+
+def test_an_assumed_field_of_view_stands_in_for_a_missing_calibration():
+    for info in (None, make_info(k=[0.0] * 9)):
+        intrinsics = intrinsics_of(SOURCE, info, 90.0)
+        assert intrinsics.assumed
+        assert intrinsics.fx == pytest.approx(320)
+        assert (intrinsics.width, intrinsics.height) == (640, 480)
+    assert not intrinsics_of(SOURCE, make_info(), 90.0).assumed
+
+
+def test_without_camera_info_and_assumption_there_is_no_camera():
+    with pytest.raises(IntrinsicsError, match="no camera_info"):
+        intrinsics_of(SOURCE, None)
+
+
+# --- records -----------------------------------------------------------------------------------
+
+
+def make_person(rng: np.random.Generator) -> Person:
+    count = len(HUMAN36M_17)
+    return Person(
+        score=0.75,
+        bbox_xywh_px=np.array([10.0, 20.0, 30.0, 40.0]),
+        root_px=np.array([25.0, 40.0]),
+        root_mm=np.array([100.0, -200.0, 4000.0]),
+        root_covariance_mm2=np.diag([100.0, 100.0, 8100.0]),
+        joints_px=rng.uniform(0, 600, (count, 2)),
+        joints_mm=rng.uniform(-5000, 5000, (count, 3)),
+        joint_scores=rng.uniform(0, 1, count),
+        joint_status=rng.integers(0, 3, count).astype(np.uint8),
+    )
+
+
+def make_record(people: int) -> dict:
+    rng = np.random.default_rng(7)
+    return pose_array_record(
+        [make_person(rng) for _ in range(people)],
+        skeleton=HUMAN36M_17,
+        model="open-v0 (0123abcd)",
+        intrinsics=Intrinsics.from_fov(60, 640, 480),
+        stamp=(12, 345678901),
+        frame_id="camera",
+    )
+
+
+def assert_close(left, right):
+    """Equal up to float32, which some fields are."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_close(left[key], right[key])
+    elif isinstance(left, list):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_close(one, other)
+    elif isinstance(left, float):
+        assert right == pytest.approx(left, rel=1e-6, nan_ok=True)
+    else:
+        assert left == right and type(left) is type(right)
+
+
+@pytest.mark.parametrize("people", [0, 1, 3])
+def test_a_record_survives_its_message(people):
+    record = make_record(people)
+    message = message_from_record(messages.Pose3DArray, record)
+    assert len(message.poses) == people
+    assert_close(record, record_from_message(message))
+
+
+def test_a_record_fills_every_field_of_its_message():
+    record = make_record(1)
+    assert record.keys() == messages.Pose3DArray.get_fields_and_field_types().keys()
+    (pose,) = record["poses"]
+    assert pose.keys() == messages.Pose3D.get_fields_and_field_types().keys()
+    for joint in pose["joints"]:
+        assert joint.keys() == messages.Joint3D.get_fields_and_field_types().keys()
+
+
+def test_the_message_can_be_sent():
+    serialization = pytest.importorskip("rclpy.serialization")
+    record = make_record(2)
+    record["poses"][0]["joints"][3]["position"]["x"] = math.nan
+    message = message_from_record(messages.Pose3DArray, record)
+    received = serialization.deserialize_message(
+        serialization.serialize_message(message), messages.Pose3DArray
+    )
+    assert_close(record_from_message(message), record_from_message(received))
+
+
+def test_an_unknown_field_is_an_error():
+    with pytest.raises(KeyError, match="colour"):
+        message_from_record(messages.Joint3D, {"colour": 3})
+
+
+def test_conversions_work_on_what_a_subscription_delivers():
+    """Through serialisation, as from DDS: data of another Python type, maybe."""
+    serialization = pytest.importorskip("rclpy.serialization")
+    picture = make_picture("rgb8")
+    for message in (
+        make_image(picture, "rgb8"),
+        CompressedImage(data=cv2.imencode(".png", picture[..., ::-1])[1].tobytes()),
+    ):
+        received = serialization.deserialize_message(
+            serialization.serialize_message(message), type(message)
+        )
+        np.testing.assert_array_equal(image_to_rgb(received), picture)
+    received = serialization.deserialize_message(
+        serialization.serialize_message(make_info(d=[0.1] * 5)), CameraInfo
+    )
+    assert intrinsics_of(SOURCE, received).distortion == (0.1,) * 5

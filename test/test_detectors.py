@@ -1,0 +1,464 @@
+"""DetectNet: torchvision's detectors narrowed to people, our own small one, fixed boxes.
+
+``data/detect_v0_expected.npz`` holds an image of three people drawn from capsules, and what the
+prototype that ``open_v0`` was trained with (OpenCV for resizing, NumPy for suppression) gave for
+it and for photographs that are not in this repository; boxes are left, top, right, bottom, score.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+from torchvision import ops
+from torchvision.models import detection as zoo
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from mppe_ros.checkpoints import CheckpointError
+from mppe_ros.detectors import (
+    DETECTORS,
+    MAX_DETECTIONS,
+    CenterDetector,
+    CenterPersons,
+    Detector,
+    FixedBoxes,
+    NetworkDetector,
+    build_detector,
+    resize_area,
+)
+from mppe_ros.structures import Detections
+
+EXPECTED = np.load(Path(__file__).parent / "data" / "detect_v0_expected.npz")
+PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+IMAGE = torch.from_numpy(EXPECTED["image"])  # (480, 640, 3)
+SMALL_IMAGE = IMAGE[::2, ::2].contiguous()
+MIN_SIZE = 256  # px of the shorter side, for speed
+
+# torchvision's own whole networks, to compare with
+WHOLE_NETWORKS = {
+    "maskrcnn_r50_fpn": zoo.maskrcnn_resnet50_fpn,
+    "fasterrcnn_mobilenet_v3_large_fpn": zoo.fasterrcnn_mobilenet_v3_large_fpn,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": zoo.fasterrcnn_mobilenet_v3_large_320_fpn,
+    "ssdlite320_mobilenet_v3_large": zoo.ssdlite320_mobilenet_v3_large,
+}
+MOBILENET = "fasterrcnn_mobilenet_v3_large_320_fpn"
+SSDLITE = "ssdlite320_mobilenet_v3_large"
+
+
+@pytest.fixture(scope="module")
+def open_v0() -> Detector:
+    return build_detector("open_v0")
+
+
+def whole_network(name: str) -> nn.Module:
+    """torchvision's network with seeded weights that find people, and other things, anywhere."""
+    torch.manual_seed(0)
+    network = WHOLE_NETWORKS[name](weights=None, weights_backbone=None)
+    normalise_signals(network)
+    if name == "maskrcnn_r50_fpn":
+        network = frozen(network)
+    if name == SSDLITE:
+        for block in network.head.classification_head.module_list:
+            block[1].weight.data.mul_(8)
+    else:
+        network.transform.min_size = (MIN_SIZE,)
+        spread_predictions(network)
+    return network.eval()
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The same Mask R-CNN with the normalisation that torchvision gives it for its weights."""
+    norm = partial(ops.FrozenBatchNorm2d, eps=0.0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=norm)
+    copy = zoo.MaskRCNN(backbone, num_classes=91)
+    copy.load_state_dict(network.state_dict())
+    return copy
+
+
+@torch.no_grad()
+def normalise_signals(network: nn.Module) -> None:
+    """Let batch normalisation see images once, without which signals fade or grow on the way."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    pixels = torch.stack([IMAGE[:256, left : left + 256] for left in (0, 160, 320)])
+    features = network.backbone(pixels.permute(0, 3, 1, 2) / 128 - 1)
+    if isinstance(network, zoo.ssd.SSD):
+        network.head(list(features.values()))
+
+
+@torch.no_grad()
+def spread_predictions(network: nn.Module) -> None:
+    """Let a random R-CNN's scores and boxes vary over its proposals as a trained one's do."""
+    seen: list[torch.Tensor] = []
+    predictor = network.roi_heads.box_predictor
+    hook = predictor.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.eval()
+    network.roi_heads.mask_roi_pool = None  # masks come after the boxes and don't change them
+    network([SMALL_IMAGE.permute(2, 0, 1) / 255])
+    hook.remove()
+    for layer in (predictor.cls_score, predictor.bbox_pred):
+        outputs = layer(seen[0])
+        gain = 1.5 / outputs.std(0)
+        layer.bias.copy_((layer.bias - outputs.mean(0)) * gain)
+        layer.weight.mul_(gain[:, None])
+    predictor.cls_score.bias[1] += 3  # people are likelier than the other classes
+
+
+def save(network: nn.Module, folder: Path) -> Path:
+    path = folder / "detector.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def suppressor(network: nn.Module) -> nn.Module:
+    """Where torchvision keeps the thresholds of its post-processing."""
+    return getattr(network, "roi_heads", network)
+
+
+def corners(found: Detections) -> torch.Tensor:
+    """(N, 5): left, top, right, bottom, score."""
+    boxes = ops.box_convert(found.boxes_xywh_px, "xywh", "xyxy")
+    return torch.cat([boxes, found.scores[:, None]], 1)
+
+
+def assert_nobody(found: Detections) -> None:
+    assert found.boxes_xywh_px.shape == (0, 4)
+    assert found.scores.shape == (0,)
+
+
+def assert_same_people(found: Detections, expected: np.ndarray, clear: float = 0.1) -> None:
+    """Each clear box of one has its like in the other, to 0.5 px and a score of 0.01."""
+
+    def unmatched(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        off = np.abs(rows[:, None] - others) / [0.5, 0.5, 0.5, 0.5, 0.01]
+        return rows[(rows[:, 4] > clear) & ~(off.max(2) < 1).any(1)]
+
+    rows = corners(found).numpy()
+    assert not len(unmatched(expected, rows))
+    assert not len(unmatched(rows, expected))
+
+
+# ---------------------------------------------------------------- what every detector does
+
+
+def test_every_row_has_its_own_name_and_says_what_it_is() -> None:
+    assert all(name == spec.name for name, spec in DETECTORS.items())
+    assert all(spec.summary and spec.licence for spec in DETECTORS.values())
+
+
+def test_no_images_give_no_detections(open_v0: Detector) -> None:
+    assert open_v0([]) == []
+    assert FixedBoxes([])([]) == []
+
+
+def test_an_unknown_detector_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no detector is called 'yolo'.*open_v0"):
+        build_detector("yolo")
+
+
+@pytest.mark.parametrize("name", ["open_v0", SSDLITE])
+def test_a_fixed_input_size_cannot_be_changed(name: str) -> None:
+    with pytest.raises(ValueError, match="fixed input size"):
+        build_detector(name, min_size=320)
+
+
+# ---------------------------------------------------------------- fixed boxes
+
+
+def test_fixed_boxes_come_back_as_given() -> None:
+    boxes = [[[30, 5, 10, 20], [-4, 0, 999, 7]], torch.empty(0, 4), [[1, 2, 3, 4]]]
+    scores = [[0.2, 0.9], [], [0.5]]
+    images = [torch.zeros(8, 8, 3, dtype=torch.uint8)] * 3
+    first, nobody, last = FixedBoxes(boxes, scores)(images)
+    assert first.boxes_xywh_px.tolist() == boxes[0]
+    assert first.scores.tolist() == pytest.approx([0.2, 0.9])
+    assert_nobody(nobody)
+    assert last.boxes_xywh_px.tolist() == boxes[2]
+    assert last.boxes_xywh_px.dtype == last.scores.dtype == torch.float32
+
+
+def test_fixed_boxes_score_one_unless_told() -> None:
+    (found,) = FixedBoxes([[[1, 2, 3, 4], [5, 6, 7, 8]]])([IMAGE])
+    assert found.scores.tolist() == [1, 1]
+
+
+def test_an_empty_list_of_fixed_boxes_is_nobody() -> None:
+    (found,) = FixedBoxes([[]])([IMAGE])
+    assert_nobody(found)
+
+
+def test_fixed_boxes_must_fit_scores_and_images() -> None:
+    with pytest.raises(ValueError, match="one score per box"):
+        FixedBoxes([[[1, 2, 3, 4]]], [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="for 1 images, got 2"):
+        FixedBoxes([[[1, 2, 3, 4]]])([IMAGE, IMAGE])
+
+
+# ---------------------------------------------------------------- torchvision's detectors
+
+
+@pytest.mark.parametrize("name", WHOLE_NETWORKS)
+def test_people_equal_those_of_torchvisions_whole_network(name: str, tmp_path: Path) -> None:
+    whole = whole_network(name)
+    options = {} if name == SSDLITE else {"min_size": MIN_SIZE}
+    detector = build_detector(name, save(whole, tmp_path), **options)
+    assert isinstance(detector, NetworkDetector)
+    reference, narrowed = suppressor(whole), suppressor(detector.network)
+    reference.score_thresh = 0.05
+    reference.detections_per_img = 100_000  # of all classes; ours are people only
+    for iou_threshold in (reference.nms_thresh, 1.0):  # 1: before suppression
+        reference.nms_thresh = narrowed.nms_thresh = iou_threshold
+        (found,) = detector([SMALL_IMAGE])
+        with torch.no_grad():
+            (everything,) = whole([SMALL_IMAGE.permute(2, 0, 1) / 255])
+        person = everything["labels"] == 1
+        expected = torch.cat([everything["boxes"], everything["scores"][:, None]], 1)[person]
+        assert 5 < len(found) <= MAX_DETECTIONS
+        torch.testing.assert_close(corners(found), expected[:MAX_DETECTIONS], rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(found.scores, expected[:MAX_DETECTIONS, 4], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [MOBILENET, SSDLITE])
+def test_images_of_different_sizes_in_one_call_equal_single_calls(
+    name: str, tmp_path: Path
+) -> None:
+    detector = build_detector(name, save(whole_network(name), tmp_path))
+    images = [IMAGE[:300], IMAGE[:, 100:500], IMAGE[:300].flip(1)]
+    together = detector(images)
+    for image, found in zip(images, together, strict=True):
+        (alone,) = detector([image])
+        assert len(found) > 5
+        torch.testing.assert_close(corners(found), corners(alone), rtol=1e-4, atol=1e-2)
+        height, width = image.shape[:2]
+        left, top, right, bottom, score = corners(found).T
+        assert left.min() >= 0 and top.min() >= 0
+        assert right.max() <= width + 1e-3 and bottom.max() <= height + 1e-3
+        assert (score.diff() <= 0).all()
+
+
+def test_unsure_torchvision_detectors_see_nobody(tmp_path: Path) -> None:
+    whole = whole_network(MOBILENET)
+    nn.init.constant_(whole.roi_heads.box_predictor.cls_score.bias[1:2], -30)
+    (found,) = build_detector(MOBILENET, save(whole, tmp_path))([IMAGE])
+    assert_nobody(found)
+
+
+def test_mask_branch_is_never_built() -> None:
+    with torch.device("meta"):
+        ours = DETECTORS["maskrcnn_r50_fpn"].network()
+        theirs = zoo.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    assert not ours.roi_heads.has_mask()
+    names = {name for name in theirs.state_dict() if "num_batches_tracked" not in name}
+    masks = {name for name in names if "mask" in name}
+    assert masks and set(ours.state_dict()) == names - masks
+
+
+def test_x101_is_a_resnext_101_32x8d() -> None:
+    with torch.device("meta"):
+        network = DETECTORS["maskrcnn_x101_32x8d_fpn"].network(min_size=640)
+    body = network.backbone.body
+    assert len(body.layer3) == 23
+    assert body.layer1[0].conv2.groups == 32
+    assert body.layer1[0].conv2.weight.shape == (256, 8, 3, 3)
+    assert network.transform.min_size == (640,)
+
+
+@pytest.mark.parametrize("name", [MOBILENET, SSDLITE])
+def test_lower_precision_is_for_the_convolutions_only(name: str, tmp_path: Path) -> None:
+    path = save(whole_network(name), tmp_path)
+    exact, lower = (build_detector(name, path, precision=p) for p in (torch.float, torch.bfloat16))
+    assert isinstance(exact, NetworkDetector) and isinstance(lower, NetworkDetector)
+    pixels = SMALL_IMAGE[:224, :320].permute(2, 0, 1)[None] / 128 - 1
+    for feature, rounded in zip(
+        exact.network.backbone(pixels).values(),
+        lower.network.backbone(pixels).values(),
+        strict=True,
+    ):
+        assert rounded.dtype == torch.float32
+        # Random layers pass rounding on and on; features that have nothing in common give 1.4.
+        assert 0 < (feature - rounded).std() < 0.5 * feature.std()
+    (found,) = lower([SMALL_IMAGE])
+    assert len(found) > 5
+    assert found.boxes_xywh_px.dtype == found.scores.dtype == torch.float32
+
+
+# ---------------------------------------------------------------- weights and their errors
+
+
+def test_weights_with_torchvisions_older_names_load(tmp_path: Path) -> None:
+    """The downloads are from before the pyramid and the RPN were wrapped in Sequential."""
+    whole = whole_network(MOBILENET)
+    new = whole.state_dict()
+    old = {
+        name.replace(".0.0.", ".").replace("_blocks.0.0.", "_blocks.0.")
+        if name.startswith("rpn.head.conv")
+        else name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+        if name.startswith("backbone.fpn")
+        else name: value
+        for name, value in new.items()
+        if "num_batches_tracked" not in name
+    }
+    assert "rpn.head.conv.weight" in old and "backbone.fpn.inner_blocks.0.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    (from_old,) = build_detector(MOBILENET, tmp_path / "old.pth")([IMAGE])
+    (from_new,) = build_detector(MOBILENET, save(whole, tmp_path))([IMAGE])
+    assert len(from_old) > 5
+    assert torch.equal(corners(from_old), corners(from_new))
+
+
+def test_a_download_that_is_there_already_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    cached = tmp_path / "checkpoints" / Path(DETECTORS[SSDLITE].weights.url).name
+    cached.parent.mkdir()
+    save(whole_network(SSDLITE), tmp_path).rename(cached)
+    (found,) = build_detector(SSDLITE)([IMAGE])
+    assert len(found) > 5
+
+
+def test_a_failed_download_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(CheckpointError, match="no route to host") as caught:
+        build_detector("maskrcnn_r50_fpn")
+    assert DETECTORS["maskrcnn_r50_fpn"].weights.url in str(caught.value)
+    assert "by hand" in str(caught.value) and "open_v0" in str(caught.value)
+
+
+def test_x101_wants_a_file() -> None:
+    with pytest.raises(CheckpointError, match=r"x101.*give a file.*open_v0"):
+        build_detector("maskrcnn_x101_32x8d_fpn")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth does not exist"):
+        build_detector(MOBILENET, tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_truncated_file_is_named(suffix: str, tmp_path: Path) -> None:
+    broken = tmp_path / f"broken.{suffix}"
+    if suffix == "pth":
+        source = save(CenterDetector(), tmp_path)
+    else:
+        source = DETECTORS["open_v0"].weights
+    broken.write_bytes(source.read_bytes()[:100_000])
+    with pytest.raises(CheckpointError, match=rf"broken\.{suffix}"):
+        build_detector("open_v0", broken)
+
+
+def test_another_networks_file_is_refused_with_the_first_differing_keys() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        build_detector(MOBILENET, DETECTORS["open_v0"].weights)
+    message = str(caught.value)
+    assert "detect.safetensors does not fit detector fasterrcnn_mobilenet" in message
+    assert "backbone.body.0.0.weight is missing" in message
+    assert len(message) < 600
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"open_v0: size mismatch for lateral32.*more"):
+        build_detector("open_v0", save(CenterDetector(channels=8), tmp_path))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save(CenterPersons(CenterDetector()), tmp_path / "hostile.pth")
+    with pytest.raises(CheckpointError, match=r"hostile\.pth is refused"):
+        build_detector("open_v0", tmp_path / "hostile.pth")
+
+
+# ---------------------------------------------------------------- open_v0
+
+
+def test_open_v0_file_says_what_it_is() -> None:
+    with safe_open(DETECTORS["open_v0"].weights, "pt") as file:
+        assert file.metadata()["architecture"] == "open_v0 detector"
+
+
+def test_open_v0_maps_equal_the_prototypes(open_v0: NetworkDetector) -> None:
+    pixels = torch.from_numpy(EXPECTED["network_pixels"]).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        heatmap, distances = open_v0.network((pixels.float() - 127) / 128)
+    np.testing.assert_allclose(heatmap[0], EXPECTED["heatmap"], atol=1e-3)
+    np.testing.assert_allclose(distances[0], EXPECTED["distances"], atol=1e-3, rtol=1e-4)
+
+
+def test_open_v0_finds_the_people_that_the_prototype_finds(open_v0: Detector) -> None:
+    (found,) = open_v0([IMAGE])
+    assert len(found) == 3
+    assert_same_people(found, EXPECTED["image_people"])
+
+
+def test_open_v0_enlarges_small_images_as_the_prototype_does(open_v0: Detector) -> None:
+    (found,) = open_v0([SMALL_IMAGE])
+    assert_same_people(found, EXPECTED["enlarged_people"])
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="../shared/data/photos is not here")
+def test_open_v0_agrees_with_the_prototype_on_photographs(open_v0: Detector) -> None:
+    names = [name for name in EXPECTED.files if name.startswith("photo:")]
+    assert len(names) == 8
+    for name in names:
+        photo = cv2.imread(str(PHOTOS / name.removeprefix("photo:")))[..., ::-1]
+        (found,) = open_v0([torch.from_numpy(photo.copy())])
+        assert_same_people(found, EXPECTED[name])
+
+
+@pytest.mark.parametrize("grey", [0, 127, 255])
+def test_open_v0_sees_nobody_in_an_empty_image(grey: int, open_v0: Detector) -> None:
+    (found,) = open_v0([torch.full_like(IMAGE, grey)])
+    assert_nobody(found)
+
+
+def test_open_v0_takes_different_sizes_in_one_call(open_v0: Detector) -> None:
+    images = [IMAGE, IMAGE[:, :300], IMAGE.flip(1), IMAGE[:1, :40], IMAGE[:, :300].flip(1)]
+    together = open_v0(images)
+    assert [len(found) > 0 for found in together] == [True, True, True, False, True]
+    for image, found in zip(images, together, strict=True):
+        (alone,) = open_v0([image])
+        torch.testing.assert_close(corners(found), corners(alone), rtol=1e-4, atol=1e-2)
+
+
+def test_open_v0_clips_boxes_to_the_image(open_v0: Detector) -> None:
+    (found,) = open_v0([IMAGE[100:400, 130:580].contiguous()])  # cuts all three people
+    left, top, right, bottom, _ = corners(found).T
+    assert len(found) >= 1
+    assert left.min() >= 0 and top.min() >= 0
+    assert right.max() <= 450 + 1e-3 and bottom.max() <= 300 + 1e-3
+
+
+def test_open_v0_in_bfloat16_stays_near(open_v0: Detector) -> None:
+    (exact,) = open_v0([IMAGE])
+    (found,) = build_detector("open_v0", precision=torch.bfloat16)([IMAGE])
+    sure = corners(found)[found.scores > 0.4]
+    assert found.boxes_xywh_px.dtype == torch.float32
+    assert ops.box_iou(corners(exact)[:, :4], sure[:, :4]).amax(1).min() > 0.9
+
+
+def test_autocast_around_a_detector_changes_nothing(open_v0: Detector) -> None:
+    (expected,) = open_v0([IMAGE])
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = open_v0([IMAGE])
+    assert torch.equal(corners(found), corners(expected))
+
+
+@pytest.mark.parametrize("size", [(288, 384), (240, 320), (101, 77), (480, 640)])
+def test_shrinking_equals_opencvs_inter_area(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    expected = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_AREA)
+    shrunk = resize_area(torch.from_numpy(noise)[None], size)[0].numpy()
+    assert np.abs(shrunk - expected).max() <= 1  # ties may round either way

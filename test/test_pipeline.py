@@ -1,0 +1,196 @@
+"""The three stages in a row, with small networks of known answers and with the embedded set."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mppe_ros import camera
+from mppe_ros.detectors import FixedBoxes
+from mppe_ros.networks import CropPoses, DisjointRootPose, PoseNet, RootNet
+from mppe_ros.pipeline import Pipeline, PipelineOptions
+from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
+from mppe_ros.structures import Intrinsics, JointStatus
+from mppe_ros.weights import CropSpec, RootError
+
+CAMERA = Intrinsics(600, 620, 321, 239, 640, 480)
+UNIT_CROP = CropSpec(64, mean=(0, 0, 0), std=(1, 1, 1))
+BOXES = [[100.0, 80, 120, 260], [300, 60, 90, 200], [420, 200, 150, 150]]
+
+
+class Puppets:
+    """Answers of a known kind: root and joints at fixed places of the crop."""
+
+    skeleton = HUMAN36M_17
+
+    def __init__(self, gamma: float = 0.9, joint_px: float = 40.0, z_mm: float = 100.0) -> None:
+        self.gamma, self.joint_px, self.z_mm = gamma, joint_px, z_mm
+        self.calls: list[int] = []
+
+    def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        count = len(crops)
+        self.calls.append(count)
+        return CropPoses(
+            torch.full((count, 2), 30.0),
+            torch.full((count,), self.gamma),
+            torch.full((count, 17, 2), self.joint_px),
+            torch.full((count, 17), self.z_mm),
+            torch.full((count, 17), 0.8),
+        )
+
+
+def pipeline(
+    boxes: list[list[list[float]]], estimator: object = None, **options: object
+) -> Pipeline:
+    return Pipeline(
+        FixedBoxes(boxes),
+        estimator or Puppets(),  # type: ignore[arg-type]
+        UNIT_CROP,
+        RootError(along=0.1, across=0.01),
+        model="puppets",
+        device=torch.device("cpu"),
+        options=PipelineOptions(detection_threshold=0, **options),  # type: ignore[arg-type]
+    )
+
+
+def photo(seed: int = 0, width: int = 640, height: int = 480) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_people_stand_where_gamma_and_k_put_them() -> None:
+    people = pipeline([BOXES])([photo()], [CAMERA])[0]
+    assert len(people) == 3
+    for person, (x, y, w, h) in zip(people, BOXES, strict=True):
+        np.testing.assert_allclose(person.bbox_xywh_px, (x, y, w, h))
+        side = 1.25 * (max(w, h) - 1)
+        k = 2000 * math.sqrt(CAMERA.fx * CAMERA.fy) / side
+        assert person.root_mm[2] == pytest.approx(0.9 * k, rel=1e-5)
+        root_px = np.array([x + (w - 1) / 2, y + (h - 1) / 2]) + (30 - 32) / 64 * side
+        np.testing.assert_allclose(person.root_px, root_px, atol=1e-3)
+        expected = camera.back_project(root_px, person.root_mm[2], CAMERA)
+        np.testing.assert_allclose(person.root_mm, expected, rtol=1e-5)
+        np.testing.assert_allclose(person.joints_mm[:, 2], person.root_mm[2] + 100, rtol=1e-5)
+        np.testing.assert_allclose(
+            camera.project(person.joints_mm, CAMERA), person.joints_px, atol=1e-6
+        )
+        assert (person.joint_status == JointStatus.OK).all()
+
+
+def test_depth_scales_with_the_focal_length() -> None:
+    longer = Intrinsics(1200, 1240, 321, 239, 640, 480)
+    near, far = (pipeline([BOXES])([photo()], [k])[0] for k in (CAMERA, longer))
+    for one, other in zip(near, far, strict=True):
+        assert other.root_mm[2] == pytest.approx(2 * one.root_mm[2], rel=1e-6)
+
+
+def test_k_only_takes_gamma_one_and_the_box_centre() -> None:
+    person = pipeline([BOXES[:1]], k_only_root=True)([photo()], [CAMERA])[0][0]
+    k = 2000 * math.sqrt(600 * 620) / (1.25 * 259)
+    assert person.root_mm[2] == pytest.approx(k, rel=1e-5)
+    np.testing.assert_allclose(person.root_px, [100 + 119 / 2, 80 + 259 / 2], atol=1e-3)
+    assert person.gamma == 1
+
+
+def test_empty_in_gives_empty_out() -> None:
+    assert pipeline([])([], []) == []
+    puppets = Puppets()
+    assert pipeline([[], []], puppets)([photo(), photo()], [CAMERA, CAMERA]) == [[], []]
+    assert puppets.calls == []
+
+
+def test_all_people_of_all_images_go_through_the_networks_at_once() -> None:
+    puppets = Puppets()
+    people = pipeline([BOXES, [], BOXES[:1]], puppets)([photo()] * 3, [CAMERA] * 3)
+    assert [len(found) for found in people] == [3, 0, 1]
+    assert puppets.calls == [4]
+
+
+@pytest.fixture(scope="module")
+def small_networks() -> DisjointRootPose:
+    torch.manual_seed(3)
+    networks = DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18")).eval()
+    networks.root_net.root.depth_layer.bias.data.fill_(0.9)
+    return networks
+
+
+def test_batched_equals_single_over_images_of_different_cameras(
+    small_networks: DisjointRootPose,
+) -> None:
+    images = [photo(1), photo(2, 320, 240)]
+    cameras = [CAMERA, Intrinsics(300, 300, 160, 120, 320, 240)]
+    boxes = [BOXES, [[30.0, 20, 100, 180]]]
+    together = pipeline(boxes, small_networks)(images, cameras)
+    for image, k, box, expected in zip(images, cameras, boxes, together, strict=True):
+        alone = pipeline([box], small_networks)([image], [k])[0]
+        assert len(alone) == len(expected)
+        for a, b in zip(alone, expected, strict=True):
+            np.testing.assert_allclose(a.joints_px, b.joints_px, atol=0.02)
+            np.testing.assert_allclose(a.root_mm, b.root_mm, rtol=1e-4)
+
+
+def test_bfloat16_is_near_float32(small_networks: DisjointRootPose) -> None:
+    exact = pipeline([BOXES], small_networks)([photo()], [CAMERA])[0]
+    halved = pipeline([BOXES], small_networks)
+    halved.precision = torch.bfloat16
+    for a, b in zip(exact, halved([photo()], [CAMERA])[0], strict=True):
+        np.testing.assert_allclose(a.joints_px, b.joints_px, atol=2.0)
+        np.testing.assert_allclose(a.root_mm, b.root_mm, rtol=0.05)
+
+
+def test_options_select_people() -> None:
+    near = Intrinsics(600, 620, 321, 239, 640, 480)
+    everyone = pipeline([BOXES])([photo()], [near])[0]
+    depths = sorted(person.root_mm[2] / 1000 for person in everyone)
+    middle = (depths[0] + depths[1]) / 2
+    assert len(pipeline([BOXES], min_range_m=middle)([photo()], [near])[0]) == 2
+    assert len(pipeline([BOXES], max_range_m=middle)([photo()], [near])[0]) == 1
+    assert len(pipeline([BOXES], max_persons=2)([photo()], [near])[0]) == 2
+    confident = pipeline([BOXES])
+    confident.detector = FixedBoxes([BOXES], [[0.9, 0.2, 0.6]])
+    confident.options = PipelineOptions(detection_threshold=0.5)
+    assert [round(p.score, 3) for p in confident([photo()], [near])[0]] == [0.9, 0.6]
+
+
+def test_people_at_no_distance_at_all_are_left_out() -> None:
+    assert pipeline([BOXES], Puppets(gamma=math.nan))([photo()], [CAMERA]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "status"),
+    [
+        (Puppets(joint_px=-500), JointStatus.TRUNCATED),
+        (Puppets(z_mm=990), JointStatus.TRUNCATED),
+        (Puppets(z_mm=math.nan), JointStatus.INVALID),
+        (Puppets(joint_px=math.inf), JointStatus.INVALID),
+    ],
+)
+def test_joint_status(estimator: Puppets, status: JointStatus) -> None:
+    person = pipeline([BOXES[:1]], estimator)([photo()], [CAMERA])[0][0]
+    assert (person.joint_status == status).all()
+
+
+def test_low_scores_are_marked() -> None:
+    person = pipeline([BOXES[:1]], joint_threshold=0.9)([photo()], [CAMERA])[0][0]
+    assert (person.joint_status == JointStatus.LOW_SCORE).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "complaint"),
+    [
+        (np.zeros((480, 640), np.uint8), "uint8 RGB"),
+        (np.zeros((480, 640, 4), np.uint8), "uint8 RGB"),
+        (np.zeros((480, 640, 3), np.float32), "float32"),
+        (np.zeros((479, 640, 3), np.uint8), "640x479 px, its camera 640x480"),
+    ],
+)
+def test_wrong_images_are_refused_with_a_reason(image: np.ndarray, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        pipeline([BOXES])([image], [CAMERA])
+
+
+def test_embedded_set_loads_and_finds_nobody_in_the_dark() -> None:
+    loaded = Pipeline.load(device="cpu")
+    assert loaded.skeleton is HUMAN36M_17
+    assert loaded.model.startswith("open-v0 (")
+    assert loaded([np.zeros((480, 640, 3), np.uint8)], [CAMERA]) == [[]]
