@@ -28,9 +28,10 @@ Colour = tuple[int, int, int]
 _SHADES = {"left": (0.35, 1.0), "middle": (0.75, 0.95), "right": (1.0, 0.72)}
 # Steps of the golden ratio keep the hues of consecutive ids far apart.
 _HUE_STEP = (math.sqrt(5) - 1) / 2
-# Without ids the hue tells the distance, which doesn't flicker as an order would: red is near.
-_NEAR_M, _FAR_M = 1.5, 9.0
-_NEAR_HUE, _FAR_HUE = 0.02, 0.66
+# Without ids the hue follows the direction, from red on the left to violet on the right: it
+# changes as slowly as people move, where colours by order would flicker.
+_EDGE_DEG = 35.0
+_LEFT_HUE, _RIGHT_HUE = 0.0, 0.82
 
 _OUTLINE: Colour = (18, 20, 24)
 _BACKGROUND: Colour = (24, 27, 33)
@@ -126,7 +127,9 @@ def draw_top_view(
         floor.draw_truth(place)
     labels = _Labels(image, floor.unit)
     for pose in reversed(people):
-        labels.put(_label(pose), _colours(pose)["middle"], floor.label_places(pose, labels.height))
+        text = _label(pose)
+        places = floor.label_places(pose, labels.width(text), labels.height)
+        labels.put(text, _colours(pose)["middle"], places)
     floor.draw_legend(bool(truth))
     return image
 
@@ -138,7 +141,7 @@ def area_of(records: Iterable[Record], truth: Iterable[TopPoint] = ()) -> Area:
     points = points[np.isfinite(points).all(axis=1)]
     if len(points) == 0:
         return Area(2.5, 5.0)
-    aside, ahead = np.percentile(np.abs(points), 98, axis=0)
+    aside, ahead = np.percentile(np.abs(points), 98, axis=0, method="higher")
     return Area(max(1.5, float(aside) + 0.6), max(3.0, float(ahead) + 0.8))
 
 
@@ -258,10 +261,16 @@ def _colours(pose: Record) -> dict[str, Colour]:
     if pose["track_id"]:
         hue = pose["track_id"] * _HUE_STEP % 1
     else:
-        distance_m = _distance_m(pose)
-        nearness = (distance_m - _NEAR_M) / (_FAR_M - _NEAR_M) if distance_m > 0 else 0.0
-        hue = _NEAR_HUE + (_FAR_HUE - _NEAR_HUE) * min(max(nearness, 0.0), 1.0)
+        hue = _direction_hue(_root_m(pose))
     return {side: _rgb(hue, *shade) for side, shade in _SHADES.items()}
+
+
+def _direction_hue(root_m: FloatArray) -> float:
+    if not np.isfinite(root_m).all():
+        return 0.0
+    direction_deg = math.degrees(math.atan2(root_m[0], root_m[2]))
+    share = np.clip((direction_deg + _EDGE_DEG) / (2 * _EDGE_DEG), 0, 1)
+    return _LEFT_HUE + (_RIGHT_HUE - _LEFT_HUE) * float(share)
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Colour:
@@ -315,7 +324,7 @@ class _Floor:
         for z in np.arange(0, self._depth_m, step_m):
             y = self.pixel(np.array([0, 0, z]))[1]
             _line(self.image, (0, y), (width, y), _GRID, 1)
-            if z > 0:
+            if z > 0 and y > 20 * self.unit:
                 self._text(f"{z:g} m", (5 * self.unit, y - 4 * self.unit))
         aside = np.arange(step_m, self._half_width_m, step_m)
         for x in (0, *aside, *-aside):
@@ -365,11 +374,16 @@ class _Floor:
         centre = self.pixel(np.array([place.x_m, 0, place.z_m]))
         _ring(self.image, centre, 6.5 * self.unit, _TRUTH, 1.4 * self.unit)
 
-    def label_places(self, pose: Record, height: float) -> list[tuple[float, float]]:
-        """Top left corners for a person's label, the best first: beside, above and below."""
+    def label_places(
+        self, pose: Record, width: float, height: float
+    ) -> list[tuple[float, float]]:
+        """Top left corners for a person's label, the best first: right of it, then left of it."""
         x, y = self.pixel(_root_m(pose))
         aside = max(7 * self.unit, _SHOULDER_M * self._px_per_m)
-        return [(x + aside, y - height * share) for share in (0.5, 1.2, -0.2, 2.0, -1.0)]
+        sides = [x + aside, x - aside - width]
+        if sides[0] + width > self.image.shape[1]:
+            sides.reverse()
+        return [(side, y - height * up) for side in sides for up in (0.5, 1.2, -0.2)]
 
     def draw_legend(self, with_truth: bool) -> None:
         """What the marks mean, along the bottom."""
@@ -400,10 +414,14 @@ class _Labels:
         self._taken: list[tuple[float, float, float, float]] = []
         self.height = 17 * unit
 
+    def width(self, text: str) -> float:
+        """Width of a label, px."""
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, self._scale, _weight(self._scale))
+        return float(text_width + 10 * self._unit)
+
     def put(self, text: str, colour: Colour, places: Sequence[tuple[float, float]]) -> None:
         """Puts a label with its top left corner at the first of ``places`` that is free."""
-        (text_width, _), _ = cv2.getTextSize(text, _FONT, self._scale, _weight(self._scale))
-        width = text_width + 10 * self._unit
+        width = self.width(text)
         boxes = [self._inside(place, width) for place in places if np.isfinite(place).all()]
         if not boxes:
             return

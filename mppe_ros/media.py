@@ -139,10 +139,20 @@ def read_image(path: str | Path) -> Rgb:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise MediaError(f"{path}: {error.strerror or error}") from error
-    # imdecode instead of imread: its answer is the same for every kind of path.
+    try:
+        return decode_image(data)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
+
+
+def decode_image(data: npt.NDArray[np.uint8]) -> Rgb:
+    """The bytes of an image file as RGB.
+
+    :raises MediaError: damaged or no image.
+    """
     bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if bgr is None:
-        raise MediaError(f"{path}: damaged, or not an image")
+        raise MediaError("damaged, or not an image")
     return _to_rgb(bgr)
 
 
@@ -275,7 +285,7 @@ class VideoWriter:
         self.frame_count = 0
         self._partial = _partial(self.path)
         self._writer: cv2.VideoWriter | None = None
-        self._shape: tuple[int, ...] = ()
+        self.shape: tuple[int, ...] = ()  # of the frames so far
 
     def write(self, rgb: Rgb) -> None:
         """Appends a frame, (H, W, 3).
@@ -283,9 +293,9 @@ class VideoWriter:
         :raises MediaError: the file cannot be written.
         """
         if self._writer is None:
-            self._writer, self._shape = self._open(rgb), rgb.shape
-        if rgb.shape != self._shape:
-            raise ValueError(f"a frame of {rgb.shape} in a video of {self._shape}")
+            self._writer, self.shape = self._open(rgb), rgb.shape
+        if rgb.shape != self.shape:
+            raise ValueError(f"a frame of {rgb.shape} in a video of {self.shape}")
         bottom, right = (side % 2 for side in rgb.shape[:2])
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         if bottom or right:

@@ -316,7 +316,9 @@ class PoseNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM; 0, or 1 if it could not start."""
     # Not rclpy's handlers: they end all communication before the last markers are deleted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell's background job starts with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = PoseNode()
@@ -348,8 +350,8 @@ def _spin(node: Node) -> None:
 
 def _finish(node: PoseNode) -> None:
     # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     stopped = node.stop()
     node.destroy_node()
     rclpy.try_shutdown()

@@ -31,7 +31,7 @@ _VOLUME_EDGE_MM = 0.95 * DEPTH_RANGE_MM
 class PipelineOptions:
     """What may change from one image to the next."""
 
-    detection_threshold: float = 0.4
+    detection_threshold: float = 0.35
     joint_threshold: float = 0.5  # joints with a lower score are LOW_SCORE
     max_persons: int = 20  # the best detections of each image
     min_range_m: float = -math.inf  # people with a nearer or farther root are left out

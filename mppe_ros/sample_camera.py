@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,9 +66,13 @@ PARAMETERS = (
 
 _SPIN_PERIOD_S = 0.2  # often enough to notice a stop soon
 _WAIT_PERIOD_S = 0.05
+# Subscribers may learn of the match a little later than the publisher does.
+_SETTLE_S = 1.0
 # A source that is decoded too slowly falls behind by this much at most, then it runs slower.
 _MAX_DELAY_S = 1.0
 _ACKNOWLEDGE_TIMEOUT_S = 5.0
+# Between a new camera and its first image.
+_INTRODUCTION_S = 0.1
 
 
 class CameraError(ValueError):
@@ -181,6 +186,7 @@ class SampleCamera(Node):
         self._frames = self._timed_frames()
         self._next: Frame | None = None
         self._start: Time | None = None
+        self._known: Intrinsics | None = None  # the camera that subscribers know
         self.published = 0
         self.finished = False
         self.error: Exception | None = None  # why it finished early
@@ -218,6 +224,8 @@ class SampleCamera(Node):
         if min(p.get_subscription_count() for p in publishers) < self._subscribers:
             return
         self.destroy_timer(self._timer)
+        if self._subscribers:
+            time.sleep(_SETTLE_S)
         self._timer = self.create_timer(1 / self._rate, self._tick)
         self._start = self.get_clock().now()
         self._tick()
@@ -274,8 +282,11 @@ class SampleCamera(Node):
         except IntrinsicsError as error:
             self._warn(f"skipped: {error}")
             return
-        # First the camera: a node that has the image should know it.
         self._info_publisher.publish(camera_info(intrinsics, header))
+        if intrinsics != self._known:
+            # Whoever takes the newest camera_info for an image must not have to take an old one.
+            time.sleep(_INTRODUCTION_S)
+            self._known = intrinsics
         self._image_publisher.publish(image_message(rgb, header))
         self.published += 1
 

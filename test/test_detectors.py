@@ -8,6 +8,7 @@ it and for photographs that are not in this repository; boxes are left, top, rig
 from __future__ import annotations
 
 import urllib.error
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +51,15 @@ WHOLE_NETWORKS = {
 }
 MOBILENET = "fasterrcnn_mobilenet_v3_large_320_fpn"
 SSDLITE = "ssdlite320_mobilenet_v3_large"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for a busy core make these tests several times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -134,16 +144,17 @@ def assert_nobody(found: Detections) -> None:
     assert found.scores.shape == (0,)
 
 
-def assert_same_people(found: Detections, expected: np.ndarray, clear: float = 0.1) -> None:
-    """Each clear box of one has its like in the other, to 0.5 px and a score of 0.01."""
+def unmatched(rows: np.ndarray, others: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """Rows (N, 5) whose box and score (to 0.01) none of the others has; order doesn't matter."""
+    off = np.abs(rows[:, None] - others) / [*[tolerance_px] * 4, 0.01]
+    return rows[~(off.max(2) < 1).any(1)]
 
-    def unmatched(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        off = np.abs(rows[:, None] - others) / [0.5, 0.5, 0.5, 0.5, 0.01]
-        return rows[(rows[:, 4] > clear) & ~(off.max(2) < 1).any(1)]
 
+def assert_same_people(found: Detections, expected: np.ndarray) -> None:
+    """Each box with a score over 0.1 of one has its like in the other."""
     rows = corners(found).numpy()
-    assert not len(unmatched(expected, rows))
-    assert not len(unmatched(rows, expected))
+    assert not len(unmatched(expected[expected[:, 4] > 0.1], rows, 0.5))
+    assert not len(unmatched(rows[rows[:, 4] > 0.1], expected, 0.5))
 
 
 # ---------------------------------------------------------------- what every detector does
@@ -222,8 +233,10 @@ def test_people_equal_those_of_torchvisions_whole_network(name: str, tmp_path: P
         person = everything["labels"] == 1
         expected = torch.cat([everything["boxes"], everything["scores"][:, None]], 1)[person]
         assert 5 < len(found) <= MAX_DETECTIONS
-        torch.testing.assert_close(corners(found), expected[:MAX_DETECTIONS], rtol=1e-5, atol=1e-3)
-        torch.testing.assert_close(found.scores, expected[:MAX_DETECTIONS, 4], rtol=0, atol=1e-4)
+        # Boxes of equal score may come in either order.
+        best = expected[:MAX_DETECTIONS, 4]
+        torch.testing.assert_close(found.scores, best, rtol=0, atol=1e-4)
+        assert not len(unmatched(corners(found).numpy(), expected.numpy(), 1e-3))
 
 
 @pytest.mark.parametrize("name", [MOBILENET, SSDLITE])
@@ -277,14 +290,15 @@ def test_lower_precision_is_for_the_convolutions_only(name: str, tmp_path: Path)
     exact, lower = (build_detector(name, path, precision=p) for p in (torch.float, torch.bfloat16))
     assert isinstance(exact, NetworkDetector) and isinstance(lower, NetworkDetector)
     pixels = SMALL_IMAGE[:224, :320].permute(2, 0, 1)[None] / 128 - 1
-    for feature, rounded in zip(
-        exact.network.backbone(pixels).values(),
-        lower.network.backbone(pixels).values(),
-        strict=True,
-    ):
-        assert rounded.dtype == torch.float32
-        # Random layers pass rounding on and on; features that have nothing in common give 1.4.
-        assert 0 < (feature - rounded).std() < 0.5 * feature.std()
+    with torch.no_grad():
+        full = exact.network.backbone(pixels)
+        rounded = lower.network.backbone(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = exact.network.backbone(pixels)
+    for level, features in rounded.items():
+        assert features.dtype == torch.float32
+        assert torch.equal(features, expected[level].float())
+        assert not torch.equal(features, full[level])
     (found,) = lower([SMALL_IMAGE])
     assert len(found) > 5
     assert found.boxes_xywh_px.dtype == found.scores.dtype == torch.float32
@@ -416,6 +430,22 @@ def test_open_v0_agrees_with_the_prototype_on_photographs(open_v0: Detector) -> 
         photo = cv2.imread(str(PHOTOS / name.removeprefix("photo:")))[..., ::-1]
         (found,) = open_v0([torch.from_numpy(photo.copy())])
         assert_same_people(found, EXPECTED[name])
+
+
+class ThreePeaks(nn.Module):
+    """Maps of a 384x384 image: boxes of 100x100 px in a row, 16 and 40 px apart."""
+
+    def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heatmap = torch.full((1, 48, 48), -9.0)
+        heatmap[0, 20, [20, 22, 27]] = torch.tensor([2.0, 1.0, 0.0])
+        return heatmap, torch.full((1, 4, 48, 48), 50.0)
+
+
+def test_open_v0_keeps_the_better_of_two_boxes_on_one_person() -> None:
+    (found,) = CenterPersons(ThreePeaks())([torch.zeros(384, 384, 3, dtype=torch.uint8)])
+    # IoU 0.72 with the first: suppressed; 0.28: another person.
+    assert found.boxes_xywh_px.tolist() == [[114, 114, 100, 100], [170, 114, 100, 100]]
+    assert found.scores.tolist() == pytest.approx([0.881, 0.5], abs=1e-3)
 
 
 @pytest.mark.parametrize("grey", [0, 127, 255])
