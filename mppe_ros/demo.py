@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import mode
 from typing import IO, Any
 
 import cv2
@@ -56,9 +57,8 @@ from .evaluation.matching import (
 from .media import MediaError, Rgb
 from .records import METRES_PER_MM, Record, to_json
 from .sample_camera import SAMPLE_CLIP, calibration_file
-from .structures import Intrinsics
+from .structures import ASSUMED_FOV_DEG, Intrinsics
 
-ASSUMED_FOV_DEG = 60.0
 
 POSES_TOPIC = "mppe/poses"
 
@@ -489,21 +489,29 @@ def _rate_hz(results: Sequence[Result]) -> float | None:
 
 
 def _write_pictures(recording: Recording, source: Source, out: Path) -> None:
-    """overlay.mp4, and overlay.png of the image in the middle."""
+    """overlay.mp4, and overlay.png of a typical image."""
     results = recording.results
     truth = [_places(source.truth.get(result.image.digest)) for result in results]
     area = drawing.area_of(
         (result.record for result in results), (place for places in truth for place in places)
     )
     shown = shown_frames(results, source.fps)
+    still = _typical(results)
     with media.VideoWriter(out / "overlay.mp4", source.fps) as writer:
         for index, result in enumerate(tqdm(results, "drawing", unit=" images", disable=None)):
             picture = recording.picture(result)
             frame = _draw(picture, result, recording.camera, area, truth[index])
-            if index == len(results) // 2:
+            if index == still:
                 media.write_image(out / "overlay.png", frame)
             for _ in range(shown[index]):
                 writer.write(fit(frame, writer.shape or frame.shape))
+
+
+def _typical(results: Sequence[Result]) -> int:
+    """The middle one of those images that have the most frequent number of people."""
+    counts = [len(result.record["poses"]) for result in results]
+    usual = [index for index, count in enumerate(counts) if count == mode(counts)]
+    return usual[len(usual) // 2]
 
 
 def _draw(

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision import ops
+from torchvision.models import WeightsEnum
 from torchvision.models import detection as zoo
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
@@ -500,6 +501,15 @@ def _read_parameters(spec: DetectorSpec, source: Any) -> dict[str, torch.Tensor]
     return {k: v for k, v in parameters.items() if not k.startswith("roi_heads.mask_")}
 
 
+def fetch(name: str) -> None:
+    """Download the weights of one of torchvision's detectors, if they are not here yet.
+
+    :raises CheckpointError: as :func:`build_detector`.
+    """
+    if isinstance(DETECTORS[name].weights, WeightsEnum):
+        _download(DETECTORS[name])
+
+
 def _download(spec: DetectorSpec) -> dict[str, torch.Tensor]:
     try:
         return spec.weights.get_state_dict(
@@ -507,9 +517,9 @@ def _download(spec: DetectorSpec) -> dict[str, torch.Tensor]:
         )
     except (OSError, RuntimeError, EOFError, HTTPException, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"the weights of detector {spec.name} could not be downloaded ({error}): download "
-            f"{spec.weights.url} by hand and give it as the detector's weight file, or use "
-            "detector open_v0, which needs no download"
+            f"the weights of detector {spec.name} could not be downloaded ({error}): place "
+            f"{spec.weights.url} by hand in {torch.hub.get_dir()}/checkpoints, or use detector "
+            "open_v0, which needs no download"
         ) from error
 
 

@@ -32,8 +32,8 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from .declaration import Parameter
 from .media import Frame, MediaError, Rgb, open_media
-from .parameters import Parameter
 from .structures import Intrinsics, IntrinsicsError
 
 NODE_NAME = "sample_camera"

@@ -10,12 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:  # programs that only show or record people start without torch
+    import torch
 
 FloatArray = npt.NDArray[np.float64]
+
+# Of a camera that nobody knows anything about; using it is said aloud.
+ASSUMED_FOV_DEG = 60.0
 
 # Coefficient counts that each distortion model of sensor_msgs/CameraInfo may carry.
 DISTORTION_COEFFICIENTS = {

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
-    ("skeletons", "structures", "devices", "checkpoints", "media"),
+    ("skeletons", "structures", "devices", "checkpoints", "media", "declaration"),
     ("camera", "crops", "trunks", "records", "worker"),
     ("networks", "drawing"),
     ("weights", "detectors"),
@@ -21,7 +21,9 @@ LAYERS = (
     ("demo",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROS_MODULES = {"conversions", "markers", "parameters", "node", "sample_camera", "demo"}
+ROS_MODULES = {
+    "conversions", "declaration", "demo", "markers", "node", "parameters", "sample_camera",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:

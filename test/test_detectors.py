@@ -32,6 +32,7 @@ from mppe_ros.detectors import (
     FixedBoxes,
     NetworkDetector,
     build_detector,
+    fetch,
     resize_area,
 )
 from mppe_ros.structures import Detections
@@ -351,6 +352,25 @@ def test_a_failed_download_says_what_to_do(
         build_detector("maskrcnn_r50_fpn")
     assert DETECTORS["maskrcnn_r50_fpn"].weights.url in str(caught.value)
     assert "by hand" in str(caught.value) and "open_v0" in str(caught.value)
+
+
+def test_fetching_downloads_only_what_is_torchvisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(url: str, dst: str, *_: object, **__: object) -> None:
+        asked.append(url)
+        torch.save({}, dst)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    fetch("open_v0")
+    fetch("maskrcnn_x101_32x8d_fpn")
+    assert asked == []
+    fetch(SSDLITE)
+    fetch(SSDLITE)
+    assert asked == [DETECTORS[SSDLITE].weights.url]
 
 
 def test_x101_wants_a_file() -> None:

@@ -1,4 +1,4 @@
-"""The launch file and RViz's configuration. ROS 2's wheels bring no launch: there it is compiled only."""
+"""The launch file and RViz's configuration; where there is no launch_ros they are only read."""
 
 import importlib.util
 import py_compile
@@ -34,7 +34,7 @@ def make_nodes(launch_file, **given):
     from launch import LaunchContext
 
     context = LaunchContext()
-    values = {name: "" for name in launch_file.ARGUMENTS}
+    values = dict.fromkeys(launch_file.ARGUMENTS, "")
     context.launch_configurations.update({**values, "params_file": "file.yaml", **given})
     return launch_file.make_nodes(context)
 

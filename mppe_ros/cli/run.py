@@ -14,9 +14,7 @@ from tqdm import tqdm
 from .. import drawing, media, records, weights
 from ..detectors import DETECTORS, Detector, FixedBoxes
 from ..pipeline import Pipeline, PipelineOptions
-from ..structures import Intrinsics, Person
-
-ASSUMED_FOV_DEG = 60.0
+from ..structures import ASSUMED_FOV_DEG, Intrinsics, Person
 
 
 @click.command()

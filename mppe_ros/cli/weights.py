@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .. import detectors
 from .. import weights as registry
 
 
@@ -45,9 +46,10 @@ def show(name: str) -> None:
 @weights.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download a set into the cache folder; the only command that uses the network."""
+    """Download a set into the cache folder, and the weights of its detector into torch's."""
     weight_set = registry.find(name)
     downloaded = registry.fetch(weight_set)
+    detectors.fetch(weight_set.detector)
     for path in downloaded:
         click.echo(f"fetched {path}")
     if not downloaded:
