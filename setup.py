@@ -37,6 +37,8 @@ setup(
         "fetch": ["gdown>=5.1"],
         # The generated people of the training data.
         "synth": ["anny>=0.6"],
+        # Diagrams of evaluation and training.
+        "plot": ["matplotlib>=3.7"],
         "dev": ["hypothesis>=6.80", "mypy>=1.10", "pytest>=7.4", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["mppe = mppe_ros.cli:main"]},

@@ -59,7 +59,6 @@ from .records import METRES_PER_MM, Record, to_json
 from .sample_camera import SAMPLE_CLIP, calibration_file
 from .structures import ASSUMED_FOV_DEG, Intrinsics
 
-
 POSES_TOPIC = "mppe/poses"
 
 # A photo is shown for so long: enough for a slow machine to process it more than once.

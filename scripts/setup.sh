@@ -167,7 +167,7 @@ make_venv() {
 pip_install() {
     local log="$STATE/pip.log" what="pip failed, see above and $STATE/pip.log" advice="then run this again"
     if "$VENV/bin/python" -m pip install --disable-pip-version-check "$@" 2>&1 \
-        | tee "$log" | sed -u '/^Requirement already satisfied/d'; then
+        | tee "$log" | sed -u -E '/^(Requirement already satisfied|Installing collected packages|Successfully installed)/d'; then
         return
     fi
     if grep -qi 'no space left' "$log"; then
@@ -194,7 +194,7 @@ install_packages() {
     if [ -n "${NO_TORCH:-}" ]; then
         arguments+=(numpy)
     else
-        arguments+=(--no-build-isolation -e ".[dev,fetch,ros]")
+        arguments+=(--no-build-isolation -e ".[dev,fetch,plot,ros,synth]")
     fi
     key="${arguments[*]} $(cat setup.py requirements/*.txt | digest)"
     if is_done "$STATE/packages" "$key"; then return; fi

@@ -16,7 +16,7 @@ LAYERS = (
     ("networks", "drawing"),
     ("weights", "detectors"),
     ("pipeline",),
-    ("evaluation", "synthetic", "conversions", "markers", "parameters"),
+    ("evaluation", "synthetic", "training", "conversions", "markers", "parameters"),
     ("cli", "node", "sample_camera"),
     ("demo",),
 )

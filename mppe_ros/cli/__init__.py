@@ -10,6 +10,8 @@ from ..checkpoints import CheckpointError
 from ..devices import DeviceError
 from ..media import MediaError
 from ..structures import IntrinsicsError
+from ..synthetic.cli import synth
+from .eval import eval_
 from .run import run
 from .weights import weights
 
@@ -30,5 +32,7 @@ def main() -> None:
     """Absolute 3D human poses from a single camera (3DMPPE)."""
 
 
+main.add_command(eval_)
 main.add_command(run)
+main.add_command(synth)
 main.add_command(weights)

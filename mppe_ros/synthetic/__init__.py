@@ -1,0 +1,1 @@
+"""Generated people: bodies, clothes, motion, places and a small renderer."""
