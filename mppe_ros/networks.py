@@ -158,10 +158,58 @@ class DisjointRootPose(nn.Module):
         )
 
 
-class SharedRootPose(nn.Module):
+class _UnitRootPose(nn.Module):
+    """Poses from positions in 0..1 of the crop and of the depth range, cells read at centres."""
+
+    skeleton: Skeleton
+
+    def unit_poses(self, crops: torch.Tensor) -> _UnitPoses:
+        """What the networks say of (N, 3, size, size) normalised crops."""
+        raise NotImplementedError
+
+    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        poses = self.unit_poses(crops)
+        if flip_test:
+            mirrored = self.unit_poses(crops.flip(3)).mirrored(self.skeleton)
+            poses = _UnitPoses(*((a + b) / 2 for a, b in zip(poses, mirrored, strict=True)))
+        size = crops.shape[-1]
+        depth = (poses.joints[..., 2] * 2 - 1) * DEPTH_RANGE_MM
+        return CropPoses(
+            poses.root * size - 0.5,
+            poses.gamma,
+            poses.joints[..., :2] * size - 0.5,
+            depth,
+            poses.scores,
+        )
+
+
+class _UnitPoses(NamedTuple):
+    root: torch.Tensor  # (N, 2)
+    gamma: torch.Tensor  # (N,)
+    joints: torch.Tensor  # (N, J, 3)
+    scores: torch.Tensor  # (N, J)
+
+    def mirrored(self, skeleton: Skeleton) -> _UnitPoses:
+        order = skeleton.mirrored
+        joints, scores = _mirror_x(self.joints[:, order]), self.scores[:, order]
+        return _UnitPoses(_mirror_x(self.root), self.gamma, joints, scores)
+
+
+def _mirror_x(unit: torch.Tensor) -> torch.Tensor:
+    return torch.cat([1 - unit[..., :1], unit[..., 1:]], -1)
+
+
+def _unit_soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`soft_argmax` with positions as fractions of the map, cells read at their centres."""
+    cells, scores = soft_argmax(heatmaps)
+    sizes = heatmaps.shape[2:][::-1]  # width, height and, of a volume, depth
+    return (cells + 0.5) / cells.new_tensor(sizes), scores
+
+
+class SharedRootPose(_UnitRootPose):
     """RootNet and PoseNet on one small trunk, with a 16-cell-deep volume at stride 16.
 
-    For CPUs. Cells are read at their centres.
+    For CPUs.
     """
 
     DEPTH_BINS = 16
@@ -178,30 +226,15 @@ class SharedRootPose(nn.Module):
         self.gamma_features = _conv_bn(stride32, 2 * channels, 1)
         self.gamma = nn.Linear(2 * channels, 1)
 
-    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        unit, gamma, scores = self._unit_poses(crops)
-        if flip_test:
-            mirrored, mirrored_gamma, mirrored_scores = self._unit_poses(crops.flip(3))
-            order = self.skeleton.mirrored
-            mirrored = mirrored[:, order]
-            mirrored = torch.cat([1 - mirrored[..., :1], mirrored[..., 1:]], -1)
-            unit, gamma = (unit + mirrored) / 2, (gamma + mirrored_gamma) / 2
-            scores = (scores + mirrored_scores[:, order]) / 2
-        joints_px = unit[..., :2] * crops.shape[-1] - 0.5
-        depth = (unit[..., 2] * 2 - 1) * DEPTH_RANGE_MM
-        return CropPoses(joints_px[:, self.skeleton.root_index], gamma, joints_px, depth, scores)
-
-    def _unit_poses(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Joints (N, J, 3) in 0..1 of the crop and of the depth range, γ (N,), sharpness."""
+    def unit_poses(self, crops: torch.Tensor) -> _UnitPoses:
         _, stride16, stride32 = self.trunk.pyramid(crops)
         top = F.interpolate(self.top(stride32), size=stride16.shape[-2:], mode="nearest")
         features = F.relu(self.mix(F.relu(self.lateral(stride16) + top)))
         volume = self.volume(features).unflatten(1, (len(self.skeleton), self.DEPTH_BINS))
-        cells, scores = soft_argmax(volume)
-        depth_bins, height, width = volume.shape[-3:]
-        unit = (cells + 0.5) / cells.new_tensor([width, height, depth_bins])
+        joints, scores = _unit_soft_argmax(volume)
         pooled = F.relu(self.gamma_features(stride32)).mean((2, 3))
-        return unit, self.gamma(pooled).float()[:, 0], scores
+        gamma = self.gamma(pooled).float()[:, 0]
+        return _UnitPoses(joints[:, self.skeleton.root_index, :2], gamma, joints, scores)
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
@@ -209,3 +242,97 @@ def _conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
     )
+
+
+# ---------------------------------------------------------------- two small networks for CPUs
+
+
+class _LitePyramid(nn.Module):
+    """EfficientNet-Lite0's maps of stride 8, 16 and 32 as one of stride 8 (FPN, Lin et al. 2017).
+
+    Convolutions have no batch normalisation here: training folds it into them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        stride8, stride16, stride32 = EfficientNetLite0.pyramid_channels
+        self.lateral32 = nn.Conv2d(stride32, channels, 1)
+        self.lateral16 = nn.Conv2d(stride16, channels, 1)
+        self.lateral8 = nn.Conv2d(stride8, channels, 1)
+        self.mix16 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.mix8 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """(N, 40, H/8, W/8), (N, 112, H/16, W/16), (N, 320, H/32, W/32) to (N, C, H/8, W/8)."""
+        stride8, stride16, stride32 = maps
+        x = self.lateral16(stride16) + _twice(self.lateral32(stride32))
+        x = F.relu(self.mix16(F.relu(x)))
+        return F.relu(self.mix8(F.relu(self.lateral8(stride8) + _twice(x))))
+
+
+def _twice(features: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(features, scale_factor=2, mode="nearest")
+
+
+class LiteRootNet(nn.Module):
+    """RootNet for CPUs: the pelvis from a heatmap of stride 8, γ from pooled features."""
+
+    def __init__(self, channels: int = 48, gamma_channels: int = 384) -> None:
+        super().__init__()
+        self.trunk = EfficientNetLite0()
+        self.pyramid = _LitePyramid(channels)
+        self.heatmap = nn.Conv2d(channels, 1, 1)
+        self.gamma_features = nn.Conv2d(EfficientNetLite0.channels, gamma_channels, 1)
+        self.log_gamma = nn.Linear(gamma_channels, 1)
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        :param crops: (N, 3, size, size) RGB, (grey value - 127) / 128, size a multiple of 32.
+        :return: the pelvis (N, 2) in 0..1 of the crop, and γ (N,).
+        """
+        maps = self.trunk.pyramid(crops)
+        root, _ = _unit_soft_argmax(self.heatmap(self.pyramid(maps)))
+        pooled = F.relu(self.gamma_features(maps[-1])).mean((2, 3))
+        return root[:, 0], self.log_gamma(pooled).float()[:, 0].exp()
+
+
+class LitePoseNet(nn.Module):
+    """PoseNet for CPUs: integral regression from a volume of stride 8, 16 cells deep."""
+
+    DEPTH_BINS = 16
+
+    def __init__(self, skeleton: Skeleton, channels: int = 128) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.trunk = EfficientNetLite0()
+        self.pyramid = _LitePyramid(channels)
+        self.volume = nn.Conv2d(channels, len(skeleton) * self.DEPTH_BINS, 1)
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        :param crops: as for :class:`LiteRootNet`.
+        :return: joints (N, J, 3) in 0..1 of the crop and of the depth range; sharpness (N, J).
+        """
+        volume = self.volume(self.pyramid(self.trunk.pyramid(crops)))
+        return _unit_soft_argmax(volume.unflatten(1, (len(self.skeleton), self.DEPTH_BINS)))
+
+
+class LiteRootPose(_UnitRootPose):
+    """Both small networks, trained apart. RootNet sees the crop shrunk to a size of its own."""
+
+    def __init__(self, root_net: LiteRootNet, pose_net: LitePoseNet, root_size: int = 96) -> None:
+        super().__init__()
+        self.root_net, self.pose_net, self.root_size = root_net, pose_net, root_size
+        self.skeleton = pose_net.skeleton
+
+    def unit_poses(self, crops: torch.Tensor) -> _UnitPoses:
+        joints, scores = self.pose_net(crops)
+        root, gamma = self.root_net(shrink(crops, self.root_size))
+        return _UnitPoses(root, gamma, joints, scores)
+
+
+def shrink(crops: torch.Tensor, size: int) -> torch.Tensor:
+    """Crops (N, 3, S, S) shrunk to ``size`` px; no pixel of theirs is skipped."""
+    if crops.shape[-1] == size:
+        return crops
+    return F.interpolate(crops, (size, size), mode="bilinear", antialias=True)

@@ -13,6 +13,7 @@ from ..structures import IntrinsicsError
 from ..synthetic.cli import synth
 from .eval import eval_
 from .run import run
+from .train import train
 from .weights import weights
 
 
@@ -35,4 +36,5 @@ def main() -> None:
 main.add_command(eval_)
 main.add_command(run)
 main.add_command(synth)
+main.add_command(train)
 main.add_command(weights)

@@ -1,0 +1,1 @@
+"""Training of our own networks on generated people: ``mppe train``."""
