@@ -6,6 +6,9 @@ handful of points per person, in float64 on the CPU.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +19,11 @@ from .structures import FloatArray, Intrinsics
 # A person is taken to fill an area of 2 m x 2 m (paper, section 5.2).
 PERSON_SIDE_MM = 2000.0
 
-# Undistortion iterates; the default criterion of some OpenCV versions stops several px early.
-_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-10)
+# Newton's method on rays: three steps are enough but next to where distortion turns back.
+_NEWTON_STEPS = 8
+_TOLERANCE = 1e-6  # of image plane at focal length 1: a thousandth of a pixel
+# Of rays from the axis; x/z and y/z describe nothing at and beyond 90 degrees.
+_MAX_ANGLE = math.radians(89)
 
 
 def k_value_mm(fx: torch.Tensor, fy: torch.Tensor, boxes_xywh_px: torch.Tensor) -> torch.Tensor:
@@ -31,34 +37,53 @@ def k_value_mm(fx: torch.Tensor, fy: torch.Tensor, boxes_xywh_px: torch.Tensor) 
     return PERSON_SIDE_MM * torch.sqrt(fx * fy / area_px)
 
 
+def magnification(boxes_xywh_px: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
+    """How large lens distortion shows what is in a box; 1 where there is none.
+
+    The k-value of a pinhole camera has to be multiplied by this: 45 degrees off the axis of an
+    equidistant fisheye a standing person is shown 0.8 times as tall, and is not that much farther
+    away. The longer side counts, as it alone makes the size of the processed box.
+
+    :param boxes_xywh_px: (N, 4) boxes as detected, in the image as received.
+    :return: (N,); 1, too, where no ray leads to the box.
+    """
+    boxes = np.asarray(boxes_xywh_px, np.float64)
+    result = np.ones(len(boxes))
+    if intrinsics.distortion_model == "none":
+        return result
+    # Of the whole box, or of its middle where it reaches out of the lens's view.
+    for part in (0.01, 1.0):
+        found = _magnification(boxes, part, intrinsics)
+        result = np.where(np.isfinite(found), found, result)
+    return result
+
+
+def _magnification(boxes: FloatArray, part: float, intrinsics: Intrinsics) -> FloatArray:
+    """(N,) how long that part of each box's longer middle line is, against a pinhole camera's."""
+    centres, sides = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:] * part
+    axis = np.eye(2)[sides.argmax(1)]  # (N, 2) along u or v
+    half = sides / 2 * axis
+    ends = pixel_rays(np.stack([centres - half, centres + half]), intrinsics)
+    _, focal = _centre_and_focal(intrinsics)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pinhole = ((ends[1] - ends[0]) * focal * axis).sum(1)
+        return np.asarray(sides.max(1) / pinhole, np.float64)
+
+
 def pixel_rays(pixels: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
     """Viewing rays through pixels, lens distortion removed.
 
     :param pixels: (..., 2) u, v, px, in the image as received.
-    :return: (..., 2) x/z and y/z of the ray.
+    :return: (..., 2) x/z and y/z of the ray; NaN where the lens shows nothing: the polynomials of
+        strong distortion turn back somewhere, and beyond that they describe no lens.
     """
     points = np.asarray(pixels, np.float64)
-    flat = np.ascontiguousarray(points.reshape(-1, 1, 2))
-    if len(flat) == 0 or intrinsics.distortion_model == "none":
-        focal = np.array([intrinsics.fx, intrinsics.fy])
-        return (points - (intrinsics.cx, intrinsics.cy)) / focal
-    coefficients = np.array(intrinsics.distortion)
-    if intrinsics.distortion_model == "equidistant":
-        rays = cv2.fisheye.undistortPoints(
-            flat, intrinsics.matrix, coefficients, criteria=_CRITERIA
-        )
-    else:
-        rays = _undistort(flat, intrinsics.matrix, coefficients)
-    return np.asarray(rays, np.float64).reshape(points.shape)
-
-
-def _undistort(pixels: FloatArray, matrix: FloatArray, coefficients: FloatArray) -> FloatArray:
-    # OpenCV 5 folded undistortPointsIter into undistortPoints; robots still carry OpenCV 4.
-    iterate = getattr(cv2, "undistortPointsIter", None)
-    if iterate is not None:
-        return np.asarray(iterate(pixels, matrix, coefficients, None, None, _CRITERIA), np.float64)
-    rays = cv2.undistortPoints(pixels, matrix, coefficients, criteria=_CRITERIA)
-    return np.asarray(rays, np.float64)
+    centre, focal = _centre_and_focal(intrinsics)
+    landed = (points - centre) / focal
+    if intrinsics.distortion_model == "none":
+        return np.asarray(landed, np.float64)
+    rays = _undistort(landed.reshape(-1, 2), intrinsics.distortion_model, intrinsics.distortion)
+    return rays.reshape(points.shape)
 
 
 def back_project(
@@ -68,10 +93,12 @@ def back_project(
 
     :param pixels: (..., 2) u, v, px, in the image as received.
     :param depths_mm: (...) Z, mm (the z coordinate, not the distance along the ray).
-    :return: (..., 3) x, y, z, mm.
+    :return: (..., 3) x, y, z, mm; all NaN where no ray leads to the pixel.
     """
-    depths = np.asarray(depths_mm, np.float64)[..., None]
-    return np.concatenate([pixel_rays(pixels, intrinsics) * depths, depths], axis=-1)
+    rays = pixel_rays(pixels, intrinsics)
+    directions = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1)
+    directions[~np.isfinite(rays).all(-1)] = np.nan
+    return np.asarray(directions * np.asarray(depths_mm, np.float64)[..., None], np.float64)
 
 
 def project(points_mm: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
@@ -81,19 +108,82 @@ def project(points_mm: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
     :return: (..., 2) u, v, px.
     """
     points = np.asarray(points_mm, np.float64)
-    if intrinsics.distortion_model == "none":
-        focal = np.array([intrinsics.fx, intrinsics.fy])
-        return points[..., :2] / points[..., 2:] * focal + (intrinsics.cx, intrinsics.cy)
-    if points.size == 0:
-        return np.empty((*points.shape[:-1], 2))
-    flat = np.ascontiguousarray(points.reshape(-1, 1, 3))
-    coefficients = np.array(intrinsics.distortion)
-    still = np.zeros(3)
-    if intrinsics.distortion_model == "equidistant":
-        pixels, _ = cv2.fisheye.projectPoints(flat, still, still, intrinsics.matrix, coefficients)
+    rays = (points[..., :2] / points[..., 2:]).reshape(-1, 2)
+    landed = _distort(rays, intrinsics.distortion_model, intrinsics.distortion)
+    centre, focal = _centre_and_focal(intrinsics)
+    return np.asarray(landed.reshape(*points.shape[:-1], 2) * focal + centre, np.float64)
+
+
+def _centre_and_focal(intrinsics: Intrinsics) -> tuple[FloatArray, FloatArray]:
+    return (
+        np.array([intrinsics.cx, intrinsics.cy], np.float64),
+        np.array([intrinsics.fx, intrinsics.fy], np.float64),
+    )
+
+
+def _distort(rays: FloatArray, model: str, coefficients: tuple[float, ...]) -> FloatArray:
+    """(N, 2) where rays x/z, y/z land in the image plane at focal length 1."""
+    if model == "none" or len(rays) == 0:
+        return rays
+    points = np.concatenate([rays, np.ones_like(rays[:, :1])], axis=1)[:, None]
+    still, one = np.zeros(3), np.eye(3)
+    if model == "equidistant":
+        landed, _ = cv2.fisheye.projectPoints(points, still, still, one, np.array(coefficients))
     else:
-        pixels, _ = cv2.projectPoints(flat, still, still, intrinsics.matrix, coefficients)
-    return np.asarray(pixels, np.float64).reshape(*points.shape[:-1], 2)
+        landed, _ = cv2.projectPoints(points, still, still, one, np.array(coefficients))
+    return np.asarray(landed, np.float64).reshape(-1, 2)
+
+
+def _undistort(landed: FloatArray, model: str, coefficients: tuple[float, ...]) -> FloatArray:
+    """The inverse, by Newton's method; NaN where there is none.
+
+    OpenCV's own does not converge where distortion is strong, may end on a branch beyond the point
+    where the polynomial turns back, and says neither.
+    """
+    ends, radii = _radial_profile(model, coefficients)
+    distances = np.linalg.norm(landed, axis=1)
+    # Exact but for tangential distortion, which is small.
+    rays = landed * (np.interp(distances, ends, radii) / np.maximum(distances, 1e-12))[:, None]
+    with np.errstate(all="ignore"):
+        for _ in range(_NEWTON_STEPS):
+            reached, jacobians = _linearise(rays, model, coefficients)
+            a, b, c, d = jacobians.reshape(-1, 4).T
+            determinants = a * d - b * c
+            u, v = (landed - reached).T
+            steps = np.stack([d * u - b * v, a * v - c * u], axis=1) / determinants[:, None]
+            rays = rays + steps
+            if not (np.abs(steps) > _TOLERANCE**2).any():
+                break
+        lost = np.abs(_distort(rays, model, coefficients) - landed).max(1, initial=0)
+        within = np.linalg.norm(rays, axis=1) <= radii[-1]
+        known = (lost < _TOLERANCE) & within & (determinants > 0)
+    return np.where(known[:, None], rays, np.nan)
+
+
+def _linearise(
+    rays: FloatArray, model: str, coefficients: tuple[float, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """(N, 2) where rays land and (N, 2, 2) the derivative of that by the ray."""
+    step = 1e-7
+    moved = np.concatenate([rays, rays + (step, 0), rays + (0, step)])
+    reached, by_x, by_y = np.split(_distort(moved, model, coefficients), 3)
+    return reached, np.stack([by_x - reached, by_y - reached], axis=-1) / step
+
+
+@lru_cache(maxsize=64)
+def _radial_profile(model: str, coefficients: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+    """Where rays at growing angles land: (M,) radii in the image plane and (M,) of the rays.
+
+    Only as far as they land farther and farther out, and without tangential distortion.
+    """
+    if model != "equidistant":
+        p1, s1 = 2, 8  # OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6 s1 ... s4 tau_x tau_y
+        coefficients = (*coefficients[:p1], 0, 0, *coefficients[p1 + 2 : s1])
+    radii = np.tan(np.linspace(0, _MAX_ANGLE, 2000))
+    ends = _distort(np.stack([radii, np.zeros_like(radii)], axis=1), model, coefficients)[:, 0]
+    turning = np.flatnonzero(~(np.diff(ends) > 0))
+    count = turning[0] + 1 if len(turning) else len(ends)
+    return ends[:count], radii[:count]
 
 
 def ray_covariance(point_mm: FloatArray, along_mm: float, across_mm: float) -> FloatArray:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import importlib
 import re
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from .records import Record
-from .structures import Intrinsics, IntrinsicsError
 
 ImageArray = npt.NDArray[np.uint8]
 Message = TypeVar("Message")
@@ -34,6 +35,8 @@ BYTES_PER_PIXEL = {
     "bayer_rggb16": 2, "bayer_bggr16": 2, "bayer_gbrg16": 2, "bayer_grbg16": 2,
     "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2,
 }  # fmt: skip
+# A robot's cv_bridge may know only these.
+_OLDER_NAMES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 
 
 def image_to_rgb(message: Image | CompressedImage) -> ImageArray:
@@ -43,7 +46,7 @@ def image_to_rgb(message: Image | CompressedImage) -> ImageArray:
     """
     if isinstance(message, CompressedImage):
         return _decompress(message)
-    rows = _rows(message)
+    rows = _rows(message, _bytes_per_pixel(message.encoding))
     height, width = message.height, message.width
     if message.encoding == "rgb8":
         return rows.reshape(height, width, 3)
@@ -54,7 +57,7 @@ def image_to_rgb(message: Image | CompressedImage) -> ImageArray:
 
 def _decompress(message: CompressedImage) -> ImageArray:
     # The intrinsics are of the pixels as they are stored: an orientation tag must not turn them.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
     except cv2.error:  # no data at all
@@ -64,6 +67,23 @@ def _decompress(message: CompressedImage) -> ImageArray:
             f"compressed image of format {message.format!r} cannot be decoded "
             f"({len(message.data)} bytes): is it a whole JPEG or PNG?"
         )
+    return _decoded_to_rgb(image, message.format)
+
+
+def _decoded_to_rgb(image: npt.NDArray[Any], description: str) -> ImageArray:
+    """:param description: CompressedImage.format; image_transport's has the encoding of the raw
+    image and that of the compressed one: ``rgb8; jpeg compressed bgr8``.
+    """
+    encoding, _, compressed = description.partition(";")
+    if image.ndim == 2:
+        # Named so, a mosaic was compressed as if it were grey, unless it was made grey before.
+        if encoding.startswith("bayer_") and "mono" not in compressed:
+            height, width = image.shape
+            mosaic = SimpleNamespace(height=height, width=width, encoding=f"{encoding[:10]}8")
+            return _convert(mosaic, image)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    if "compressed rgb" in compressed:  # red was written where files have blue
+        return np.asarray(image, np.uint8)
     return _swap_red_and_blue(image)
 
 
@@ -71,14 +91,17 @@ def _swap_red_and_blue(image: npt.NDArray[Any]) -> ImageArray:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _rows(message: Image) -> ImageArray:
-    """(height, bytes of a row) without padding; a view where there is none."""
-    bytes_per_pixel = BYTES_PER_PIXEL.get(message.encoding)
-    if bytes_per_pixel is None:
+def _bytes_per_pixel(encoding: str) -> int:
+    if encoding not in BYTES_PER_PIXEL:
         raise ConversionError(
-            f"encoding {message.encoding!r} is not a colour or grey image that is understood; "
+            f"encoding {encoding!r} is not a colour or grey image that is understood; "
             f"use one of {', '.join(BYTES_PER_PIXEL)}"
         )
+    return BYTES_PER_PIXEL[encoding]
+
+
+def _rows(message: Image, bytes_per_pixel: int) -> ImageArray:
+    """(height, bytes of a row) without padding; a view where there is none."""
     height, width, step = message.height, message.width, message.step
     if not (height and width):
         raise ConversionError(f"image size {width}x{height} px is empty")
@@ -97,13 +120,13 @@ def _rows(message: Image) -> ImageArray:
     return np.ascontiguousarray(rows[:, :used])
 
 
-def _convert(message: Image, rows: ImageArray) -> ImageArray:
+def _convert(message: Any, rows: ImageArray) -> ImageArray:
     """The rarer encodings, by the libraries that know them all."""
     compact = SimpleNamespace(
         height=message.height,
         width=message.width,
-        encoding=message.encoding,
-        is_bigendian=message.is_bigendian,
+        encoding=_OLDER_NAMES.get(message.encoding, message.encoding),
+        is_bigendian=getattr(message, "is_bigendian", 0),
         step=rows.shape[1],
         data=rows.reshape(-1),
     )
@@ -137,55 +160,36 @@ def _converter() -> Callable[[Any, str], npt.NDArray[Any]]:
     return image_to_cvimage
 
 
-# --- cameras -----------------------------------------------------------------------------------
-
-
-class ImageSource(NamedTuple):
-    """What must agree between an image and its camera_info."""
-
-    frame_id: str
-    width: int  # px
-    height: int  # px
-
-
-def intrinsics_of(
-    source: ImageSource, info: CameraInfo | None, assumed_fov_deg: float = 0.0
-) -> Intrinsics:
-    """The camera of an image, taken as raw: K and D hold.
-
-    :param info: None or uncalibrated (K all zero): ``assumed_fov_deg`` takes its place, if > 0.
-    :raises IntrinsicsError: no such camera, or not that image's.
-    """
-    if assumed_fov_deg and (info is None or not any(info.k)):
-        return Intrinsics.from_fov(assumed_fov_deg, source.width, source.height)
-    if info is None:
-        raise IntrinsicsError("there is no camera_info yet")
-    _check_same(source, info)
-    distorted = any(info.d)
-    return Intrinsics(
-        fx=float(info.k[0]),
-        fy=float(info.k[4]),
-        cx=float(info.k[2]),
-        cy=float(info.k[5]),
-        width=info.width,
-        height=info.height,
-        distortion_model=info.distortion_model if distorted else "none",
-        distortion=tuple(info.d) if distorted else (),
+def image_message(rgb: ImageArray, header: Header) -> Image:
+    """The message of an RGB image, (H, W, 3)."""
+    height, width = rgb.shape[:2]
+    # Other sequences are checked byte by byte by the message, which takes a second per image.
+    data = array.array("B", rgb.tobytes())
+    return Image(
+        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=data
     )
 
 
-def _check_same(source: ImageSource, info: CameraInfo) -> None:
-    if (source.width, source.height) != (info.width, info.height):
-        raise IntrinsicsError(
-            f"the image is {source.width}x{source.height} px, camera_info is for "
-            f"{info.width}x{info.height} px: calibrate at the image's size"
+# --- depth -------------------------------------------------------------------------------------
+
+# Encodings of depth images (REP 118): the type of a pixel, and metres per unit.
+DEPTH_UNITS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}
+
+
+def depth_to_m(message: Image) -> npt.NDArray[np.float32]:
+    """(H, W) float32 Z, m; NaN where nothing was measured (zero, infinite or not a number).
+
+    :raises ConversionError: an image of something else, or data that do not make one.
+    """
+    if message.encoding not in DEPTH_UNITS:
+        raise ConversionError(
+            f"encoding {message.encoding!r} is not depth; use 16UC1 (mm) or 32FC1 (m)"
         )
-    frames = source.frame_id, info.header.frame_id
-    if all(frames) and frames[0] != frames[1]:
-        raise IntrinsicsError(
-            f"the image's frame is {frames[0]!r}, camera_info's {frames[1]!r}: are both topics "
-            "of one camera?"
-        )
+    kind, unit_m = DEPTH_UNITS[message.encoding]
+    pixel = np.dtype(("<", ">")[bool(message.is_bigendian)] + kind)
+    depth_m = _rows(message, pixel.itemsize).view(pixel).astype(np.float32) * np.float32(unit_m)
+    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+    return np.asarray(depth_m, np.float32)
 
 
 # --- records -----------------------------------------------------------------------------------

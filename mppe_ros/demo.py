@@ -44,7 +44,8 @@ from tqdm import tqdm
 from mppe_ros.msg import Pose3DArray
 
 from . import drawing, media
-from .conversions import ImageSource, image_to_rgb, intrinsics_of, record_from_message
+from .camera_info import ImageSource, intrinsics_of
+from .conversions import image_to_rgb, record_from_message
 from .drawing import TopPoint
 from .evaluation.matching import (
     Scores,

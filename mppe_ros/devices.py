@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import time
+from contextlib import suppress
+
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -47,3 +52,30 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise DeviceError("precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
     return PRECISIONS[name]
+
+
+class StageClock:
+    """Milliseconds of stages that follow each other, in the order of their ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last_s = time.perf_counter()
+        self.ms: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage."""
+        if self._device.type == "cuda":  # which computes behind Python's back
+            torch.cuda.synchronize(self._device)
+        now_s = time.perf_counter()
+        self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+
+
+def release_memory() -> None:
+    """Gives what deleted networks occupied back to the system, as far as it takes it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    # glibc keeps freed memory to itself; other C libraries have no such function.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""People as RViz markers: joints, bones, labels and boxes, one marker per person and namespace."""
+"""People as RViz markers, one marker per person and namespace."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Vector3
+from geometry_msgs.msg import Point, Quaternion, Vector3
 from std_msgs.msg import ColorRGBA, Header
+from transforms3d.quaternions import mat2quat
 from visualization_msgs.msg import Marker, MarkerArray
 
 from .conversions import message_from_record
@@ -22,6 +24,12 @@ BONE_WIDTH_M = 0.03
 BOX_WIDTH_M = 0.01
 LABEL_HEIGHT_M = 0.18
 LABEL_ABOVE_HEAD_M = 0.25
+UNCERTAINTY_ALPHA = 0.35
+# Thinner than this, RViz shows nothing.
+_MIN_DIAMETER_M = 1e-3
+
+# In a camera's optical frame, which has y point down.
+OPTICAL_UP = (0.0, -1.0, 0.0)
 
 # Markers live for this many periods, so that they don't blink when one image comes late ...
 _PERIODS = 3
@@ -47,11 +55,19 @@ class MarkerBuilder:
         self._shown: set[tuple[str, int]] = set()
         self._last_stamp_s: float | None = None
 
-    def build(self, record: Record, min_lifetime_s: float) -> MarkerArray:
+    def build(
+        self,
+        record: Record,
+        min_lifetime_s: float,
+        uncertainty: bool = False,
+        up: Sequence[float] = OPTICAL_UP,
+    ) -> MarkerArray:
         """Markers of the people of one image, and DELETE for every one that vanished.
 
         :param record: Pose3DArray's fields.
         :param min_lifetime_s: the backstop at high rates; at lower ones it is 3 periods.
+        :param uncertainty: also an ellipsoid around each root, one standard deviation in size.
+        :param up: the camera's upward direction in the record's frame, for the labels.
         """
         header = message_from_record(Header, record["header"])
         lifetime = _duration(self._lifetime_s(header, min_lifetime_s))
@@ -59,7 +75,7 @@ class MarkerBuilder:
         for position, pose in enumerate(record["poses"]):
             # A person without an id is told from the others of this image by its position.
             marker_id = pose["track_id"] or 1 + position
-            for marker in self._person(pose, marker_id):
+            for marker in self._person(pose, marker_id, uncertainty, up):
                 marker.header, marker.id, marker.lifetime = header, marker_id, lifetime
                 markers.append(marker)
         now = {(marker.ns, marker.id) for marker in markers}
@@ -82,7 +98,9 @@ class MarkerBuilder:
         # A negative period is a bag that starts anew.
         return max(min_lifetime_s, min(_PERIODS * period_s, _MAX_LIFETIME_S))
 
-    def _person(self, pose: Record, marker_id: int) -> Iterator[Marker]:
+    def _person(
+        self, pose: Record, marker_id: int, uncertainty: bool, up: Sequence[float]
+    ) -> Iterator[Marker]:
         joints = _valid_joints(pose["joints"])
         if not joints:
             return
@@ -91,8 +109,10 @@ class MarkerBuilder:
         bones = self._bones(joints, colours)
         if bones.points:
             yield bones
-        yield _label(pose, joints)
+        yield _label(pose, joints, up)
         yield _box(joints, colours["middle"])
+        if uncertainty:
+            yield from _ellipsoid(pose["root"], colours["middle"])
 
     def _joints(self, joints: Points, colours: dict[str, ColorRGBA]) -> Marker:
         return _marker(
@@ -119,9 +139,13 @@ class MarkerBuilder:
         )
 
 
-def _label(pose: Record, joints: Points) -> Marker:
-    """Id and distance, above the highest joint (the optical frame's y points down)."""
-    highest = min(joints.values(), key=lambda point: point.y)
+def _label(pose: Record, joints: Points, up: Sequence[float]) -> Marker:
+    """Id and distance, above the highest joint."""
+    heights = {
+        joint: sum(getattr(point, axis) * part for axis, part in zip("xyz", up, strict=True))
+        for joint, point in joints.items()
+    }
+    highest = joints[max(heights, key=heights.__getitem__)]
     root = pose["root"]["pose"]["position"]
     distance_m = math.hypot(root["x"], root["y"], root["z"])
     # A position in the array is not shown: it would be taken for an id.
@@ -133,7 +157,10 @@ def _label(pose: Record, joints: Points) -> Marker:
         color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
         text=f"{name}{distance_m:.1f} m",
     )
-    marker.pose.position = Point(x=highest.x, y=highest.y - LABEL_ABOVE_HEAD_M, z=highest.z)
+    marker.pose.position = Point(**{
+        axis: getattr(highest, axis) + LABEL_ABOVE_HEAD_M * part
+        for axis, part in zip("xyz", up, strict=True)
+    })  # fmt: skip
     return marker
 
 
@@ -154,6 +181,26 @@ def _box(joints: Points, colour: ColorRGBA) -> Marker:
         points=[corners[end] for edge in _BOX_EDGES for end in edge],
         color=colour,
     )
+
+
+def _ellipsoid(root: Record, colour: ColorRGBA) -> Iterator[Marker]:
+    """Where the root is, up to one standard deviation along each axis; nothing where unknown."""
+    covariance = np.reshape(root["covariance"], (6, 6))[:3, :3]
+    if not np.isfinite([*covariance.ravel(), *root["pose"]["position"].values()]).all():
+        return
+    variances, axes = np.linalg.eigh(covariance)
+    axes[:, 0] *= np.sign(np.linalg.det(axes))  # right-handed
+    w, x, y, z = map(float, mat2quat(axes))
+    diameters = np.maximum(2 * np.sqrt(np.maximum(variances, 0)), _MIN_DIAMETER_M)
+    marker = _marker(
+        "uncertainty",
+        Marker.SPHERE,
+        Vector3(**dict(zip("xyz", map(float, diameters), strict=True))),
+        color=ColorRGBA(r=colour.r, g=colour.g, b=colour.b, a=UNCERTAINTY_ALPHA),
+    )
+    marker.pose.position = Point(**root["pose"]["position"])
+    marker.pose.orientation = Quaternion(w=w, x=x, y=y, z=z)
+    yield marker
 
 
 def _marker(namespace: str, kind: int, scale: Vector3, **fields: Any) -> Marker:

@@ -1,316 +1,327 @@
 """The pose node (``ros2 run mppe_ros pose_node``): a camera's images in, skeletons out.
 
-It only wires: callbacks store the newest image, a worker thread converts it, runs the pipeline and
-publishes. What is computed lives in modules that know no node.
+It only wires, and follows its lifecycle: callbacks store the newest frame, a worker thread
+processes it and publishes. What is computed lives in modules that know no node.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.qos import (
-    HistoryPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_policy_name_from_kind,
-)
-from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
 from rclpy.time import Time
-from rclpy.timer import Timer
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from visualization_msgs.msg import MarkerArray
-
-from mppe_ros.msg import Pose3DArray
+from std_srvs.srv import SetBool, Trigger
 
 from . import parameters
-from .conversions import (
-    ConversionError,
-    ImageSource,
-    image_to_rgb,
-    intrinsics_of,
-    message_from_record,
-)
-from .markers import MarkerBuilder
+from .conversions import ConversionError, message_from_record
+from .devices import release_memory
+from .diagnostics import Diagnostics, Situation, Stats
+from .frames import FrameError, TransformLookup
+from .outputs import Outputs
 from .pipeline import Pipeline
-from .records import Record, pose_array_record
+from .processing import Fusion, Processor, Seen
+from .records import INTRINSICS_ASSUMED
 from .structures import IntrinsicsError
+from .subscriptions import CameraSubscriptions, image_topic
+from .synchronisation import Frame
+from .throttle import Throttle
 from .worker import Worker
 
 NODE_NAME = "mppe"
 
 # Often enough to notice a stop soon, seldom enough to cost nothing.
 _SPIN_PERIOD_S = 0.2
-# A job that takes longer is left behind when the node stops.
+# A job that takes longer is left behind when the node ends.
 _STOP_TIMEOUT_S = 1.5
-_SILENCE_S = 5.0  # without images: worth a warning
+_DIAGNOSTICS_PERIOD_S = 1.0
 _REPEAT_S = 10.0  # the same complaint comes no more often
 
 
-@dataclass
-class Stats:
-    """What became of the images since the node started. Each field is written by one thread."""
-
-    received: int = 0
-    without_camera: int = 0  # dropped: no camera_info yet
-    replaced: int = 0  # dropped: a newer one came before the worker was free
-    too_old: int = 0  # dropped: older than max_image_age
-    processed: int = 0
-    failed: int = 0
-    last_ms: float = 0.0  # conversion to publishing
-
-    @property
-    def dropped(self) -> int:
-        return self.without_camera + self.replaced + self.too_old
-
-
-class Throttle:
-    """Lets a text through once per period; texts that differ in numbers only count as one."""
-
-    def __init__(self, period_s: float) -> None:
-        self._period_s = period_s
-        self._last_s: dict[str, float] = {}
-
-    def allows(self, text: str) -> bool:
-        now_s, key = time.monotonic(), re.sub(r"\d+", "#", text)
-        self._last_s = {k: t for k, t in self._last_s.items() if now_s - t < self._period_s}
-        if key in self._last_s:
-            return False
-        self._last_s[key] = now_s
-        return True
-
-
-class Frame(NamedTuple):
-    """An image and the camera_info that was the newest when it came."""
-
-    image: Image | CompressedImage
-    camera_info: CameraInfo | None
-
-
-class PoseNode(Node):
+class PoseNode(LifecycleNode):
     """Publishes ``~/poses`` and ``~/markers`` for every image that it gets around to."""
-
-    # From load() on.
-    _pipeline: Pipeline
-    _markers: MarkerBuilder
-    # From start() to stop().
-    _worker: Worker[Frame]
-    _image_subscription: Subscription
-    _info_subscription: Subscription
-    _watch: Timer
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NODE_NAME, **node_options)
         parameters.declare(self)
         self.settings = parameters.read(self)
         self.stats = Stats()
-        self._camera_info: CameraInfo | None = None
-        self._last_image_s = time.monotonic()
+        self._processor: Processor | None = None  # from configure to cleanup
+        self._lookup: TransformLookup | None = None  # as long, if there is an output_frame
+        self._camera: CameraSubscriptions | None = None  # from activate to deactivate
+        self._enabled = True
+        self._problem = ""  # why the last transition failed
         self._throttle = Throttle(_REPEAT_S)
-        self._pose_publisher = self.create_publisher(Pose3DArray, "~/poses", 10)
-        self._marker_publisher = self.create_publisher(MarkerArray, "~/markers", 1)
+        self._outputs = Outputs(self)
+        # One thread for the node's life: a slow image cannot end up beside the next session's.
+        self._worker = Worker(self._process, self._report_failure, name="inference")
+        self._apply()
+        self.add_post_set_parameters_callback(self._apply)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_service(Trigger, "~/reset_tracks", self._on_reset_tracks)
+        self._start_diagnostics()
 
-    # --- what a lifecycle calls configure, activate and deactivate ---
+    def _start_diagnostics(self) -> None:
+        self._diagnostics = Diagnostics(time.monotonic())
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A silent camera may mean a silent /clock too, so this timer has a clock of its own.
+        self.create_timer(
+            _DIAGNOSTICS_PERIOD_S,
+            self._watch,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
-    def load(self) -> None:
-        """Loads the networks.
+    # --- lifecycle ---
 
-        :raises CheckpointError, DeviceError: weights or a device that are not there.
-        """
+    def start(self) -> bool:
+        """Configures and activates; false, and unconfigured, if that failed."""
+        transitions = self.trigger_configure, self.trigger_activate
+        return all(trigger() == TransitionCallbackReturn.SUCCESS for trigger in transitions)
+
+    def close(self) -> bool:
+        """Ends in order; false if the worker is still busy and had to be left behind."""
+        self._deactivate()
+        stopped = self._worker.stop(_STOP_TIMEOUT_S)
+        if self.context.ok():
+            self._outputs.flush()
+        self.destroy_node()
+        return stopped
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("configure", self._load)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("activate", self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("deactivate", self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("clean up", self._unload)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self.on_error(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Whatever failed, and however far it came: back to the beginning."""
+        self._deactivate()
+        self._unload()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
+        """Says why a step failed; rclpy would not."""
+        self._problem = ""
+        try:
+            step()
+        except Exception as error:
+            self._problem = f"cannot {what}: {error}"
+            self.get_logger().error(self._problem)
+            self.get_logger().debug("".join(traceback.format_exception(error)))
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load(self) -> None:
         settings = self.settings
         self.get_logger().info(f"loading weights {settings.weights}")
-        self._pipeline = Pipeline.load(
+        started_s = time.monotonic()
+        pipeline = Pipeline.load(
             settings.weights,
             device=settings.device,
             precision=settings.precision,
             detector=settings.detector,
             options=settings.pipeline_options,
         )
-        self._markers = MarkerBuilder(self._pipeline.skeleton)
+        if settings.output_frame:
+            self._lookup = TransformLookup(self)
+        self._processor = Processor(pipeline, self._lookup)
         self.get_logger().info(
-            f"weights {self._pipeline.model}, skeleton {self._pipeline.skeleton.name}, "
-            f"device {self._pipeline.device}, "
-            f"precision {str(self._pipeline.precision).removeprefix('torch.')}"
+            f"loaded in {time.monotonic() - started_s:.1f} s: "
+            + ", ".join(f"{name} {value}" for name, value in _describe(pipeline).items())
         )
 
-    def start(self) -> None:
-        """Takes images from now on."""
-        self._worker = Worker(self._process, self._report_failure, name="inference")
-        self._apply()
-        self.add_post_set_parameters_callback(self._apply)
-        self._marker_publisher.publish(self._markers.clear())
-        self._subscribe_to_camera()
-        # A silent camera may mean a silent /clock too, so this timer has a clock of its own.
-        self._watch = self.create_timer(
-            _SILENCE_S, self._report_silence, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+    def _unload(self) -> None:
+        if self._lookup is not None:
+            self._lookup.close()
+        self._processor = self._lookup = None
+        release_memory()
+
+    def _activate(self) -> None:
+        self._camera = CameraSubscriptions(self, self.settings, self.stats, self._take)
+        self._open_or_close_outputs()
+        outputs = ", ".join(self._outputs.topics)
         self.get_logger().info(
-            f"listening on {self._image_topic} and {self._info_topic}, publishing "
-            f"{self._pose_publisher.topic_name} and {self._marker_publisher.topic_name}"
+            f"listening on {self._camera.image_topic} and {self._camera.info_topic}, "
+            f"publishing {outputs}"
         )
 
-    def stop(self) -> bool:
-        """Takes no more images; false if the worker is still busy and had to be left behind."""
-        self.destroy_timer(self._watch)
-        self.destroy_subscription(self._image_subscription)
-        self.destroy_subscription(self._info_subscription)
-        self.remove_post_set_parameters_callback(self._apply)
-        stopped = self._worker.stop(_STOP_TIMEOUT_S)
-        if self.context.ok():
-            self._marker_publisher.publish(self._markers.clear())
-            self._marker_publisher.wait_for_all_acked(Duration(seconds=0.5))
-        return stopped
+    def _deactivate(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        self._open_or_close_outputs()
 
-    def _subscribe_to_camera(self) -> None:
-        image_type, image_topic = Image, self.resolve_topic_name("image_raw")
-        if self.settings.image_transport == "compressed":
-            image_type, image_topic = CompressedImage, f"{image_topic}/compressed"
-        self._image_subscription = self._subscribe(image_type, image_topic, self._on_image)
-        self._info_subscription = self._subscribe(CameraInfo, "camera_info", self._on_camera_info)
-
-    def _subscribe(self, message_type: type, topic: str, callback: Any) -> Subscription:
-        # A profile of its own for each: overrides write into it.
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-        )
-        resolved = self.resolve_topic_name(topic)
-
-        def report_incompatible(event: Any) -> None:
-            policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-            self.get_logger().error(
-                f"the publisher of {resolved} offers another {policy} than is asked for: nothing "
-                f"comes from it; set qos_overrides.{resolved}.subscription.{policy} to match"
-            )
-
-        return self.create_subscription(
-            message_type,
-            topic,
-            callback,
-            qos,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=report_incompatible),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+    def _open_or_close_outputs(self) -> None:
+        if self._camera and self._enabled and self._processor:
+            self._outputs.open(self._processor.pipeline)
+        else:
+            self.stats.paused += self._worker.discard()
+            if self.context.ok():
+                self._outputs.close()
 
     @property
-    def _image_topic(self) -> str:
-        return str(self._image_subscription.topic_name)
+    def _state(self) -> str:
+        if self._processor is None:
+            return "unconfigured"
+        return "inactive" if self._camera is None else "active"
 
-    @property
-    def _info_topic(self) -> str:
-        return str(self._info_subscription.topic_name)
+    # --- callbacks of the executor's thread ---
 
     def _apply(self, _: Sequence[RosParameter] = ()) -> None:
         """Puts the live parameters into effect."""
         self.settings = parameters.read(self)
-        self._pipeline.options = self.settings.pipeline_options
         self._worker.set_min_period(self.settings.min_period_s)
 
-    # --- callbacks of the executor's thread ---
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self.stats.received += 1
-        self._last_image_s = time.monotonic()
-        if self._camera_info is None and not self.settings.assumed_fov_deg:
+    def _take(self, frame: Frame) -> None:
+        if not self._outputs.wanted:
+            self.stats.idle += 1
+        elif frame.camera_info is None and not self.settings.assumed_fov_deg:
             self.stats.without_camera += 1
         else:
-            self.stats.replaced += self._worker.put(Frame(message, self._camera_info))
+            self.stats.replaced += self._worker.put(frame)
 
-    def _report_silence(self) -> None:
-        silent_s = time.monotonic() - self._last_image_s
-        if silent_s >= _SILENCE_S:
-            self._warn(f"no image on {self._image_topic} for {silent_s:.0f} s")
-        elif self._camera_info is None and not self.settings.assumed_fov_deg:
-            self._warn(
-                f"no camera_info on {self._info_topic} yet, and images wait for it; for a camera "
-                "without calibration set assumed_fov_deg"
-            )
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        if request.data != self._enabled:
+            self._enabled = request.data
+            self._open_or_close_outputs()
+        response.success = True
+        response.message = f"processing is {'on' if self._enabled else 'off'} ({self._state})"
+        return response
+
+    def _on_reset_tracks(self, _: Any, response: Any) -> Any:
+        response.success = self._outputs.reset_markers()
+        response.message = (
+            "markers deleted, their ids begin anew; people are not tracked yet"
+            if response.success
+            else f"nothing to reset: not processing ({self._state})"
+        )
+        return response
+
+    def _watch(self) -> None:
+        """Reports on /diagnostics, and a silent camera in the log too."""
+        camera, processor = self._camera, self._processor
+        situation = Situation(
+            state=self._state,
+            problem=self._problem,
+            enabled=self._enabled,
+            watched=self._outputs.wanted,
+            silence=camera.silence if camera else "",
+            values=_describe(processor.pipeline) if processor else {},
+        )
+        if situation.silence:
+            self._warn(situation.silence)
+        report = self._diagnostics.report(time.monotonic(), self.stats, situation)
+        record = report.record(
+            name=f"{self.get_fully_qualified_name()}: people",
+            hardware_id=image_topic(self, self.settings),
+            stamp=self.get_clock().now().seconds_nanoseconds(),
+        )
+        self._diagnostics_publisher.publish(message_from_record(DiagnosticArray, record))
 
     # --- the worker's thread ---
 
     def _process(self, frame: Frame) -> None:
-        started_s = time.monotonic()
+        processor, session, settings = self._processor, self._outputs.session, self.settings
+        if processor is None:
+            self.stats.paused += 1
+            return
         if self._too_old(frame):
             self.stats.too_old += 1
             return
-        record = self._see(frame)
-        if self._worker.stopping:
+        seen = processor(frame, settings)
+        started_s = time.perf_counter()
+        if self._worker.stopping or not self._outputs.publish(session, seen, settings):
+            self.stats.paused += 1
             return
-        self._pose_publisher.publish(message_from_record(Pose3DArray, record))
-        if self._marker_publisher.get_subscription_count():
-            self._marker_publisher.publish(
-                self._markers.build(record, self.settings.marker_lifetime)
-            )
+        self._note(frame, seen, (time.perf_counter() - started_s) * 1e3)
+
+    def _note(self, frame: Frame, seen: Seen, publish_ms: float) -> None:
+        assumed = seen.record["intrinsics_source"] == INTRINSICS_ASSUMED
+        self.stats.people = len(seen.record["poses"])
+        self.stats.age_ms = self._age_s(frame) * 1e3
+        self.stats.stage_ms = {**seen.stage_ms, "publish": publish_ms}
+        self.stats.intrinsics = "assumed" if assumed else "calibrated"
+        if seen.fusion is not None:
+            self._note_fusion(seen.fusion)
         self.stats.processed += 1
-        self.stats.last_ms = (time.monotonic() - started_s) * 1e3
+
+    def _note_fusion(self, fusion: Fusion) -> None:
+        self.stats.depth = f"{fusion.corrected} of {len(fusion.people)} people corrected"
+        self.stats.complaint = ""
+        if fusion.complaint:
+            topic = self.resolve_topic_name("depth")
+            self.stats.complaint = f"depth on {topic} is of no use: {fusion.complaint}"
+            self._warn(self.stats.complaint)
+
+    def _age_s(self, frame: Frame) -> float:
+        age = self.get_clock().now() - Time.from_msg(frame.image.header.stamp)
+        return float(age.nanoseconds * 1e-9)
 
     def _too_old(self, frame: Frame) -> bool:
         limit_s = self.settings.max_image_age
-        if not limit_s:
-            return False
-        age = self.get_clock().now() - Time.from_msg(frame.image.header.stamp)
-        age_s = age.nanoseconds * 1e-9
+        age_s = self._age_s(frame) if limit_s else 0.0
         if age_s > limit_s:
             self._warn(
-                f"images on {self._image_topic} are dropped as older than max_image_age: "
-                f"{age_s:.2f} s > {limit_s:g} s; do the clocks agree, is use_sim_time right?"
+                f"images on {image_topic(self, self.settings)} are dropped as older than "
+                f"max_image_age: {age_s:.2f} s > {limit_s:g} s; do the clocks agree, is "
+                "use_sim_time right?"
             )
         return age_s > limit_s
 
-    def _see(self, frame: Frame) -> Record:
-        """The people of one image, as Pose3DArray's fields."""
-        image = image_to_rgb(frame.image)
-        header = frame.image.header
-        source = ImageSource(header.frame_id, width=image.shape[1], height=image.shape[0])
-        intrinsics = intrinsics_of(source, frame.camera_info, self.settings.assumed_fov_deg)
-        (people,) = self._pipeline([image], [intrinsics])
-        return pose_array_record(
-            people,
-            skeleton=self._pipeline.skeleton,
-            model=self._pipeline.model,
-            intrinsics=intrinsics,
-            stamp=(header.stamp.sec, header.stamp.nanosec),
-            frame_id=header.frame_id,
-        )
-
     def _report_failure(self, _: Frame, error: Exception) -> None:
         self.stats.failed += 1
-        if self._worker.stopping:
-            return
+        image = f"image on {image_topic(self, self.settings)}"
         if isinstance(error, IntrinsicsError):
-            text = f"camera_info on {self._info_topic} is of no use: {error}"
+            info = self.resolve_topic_name("camera_info")
+            text = f"camera_info on {info} is of no use: {error}"
+        elif isinstance(error, FrameError):
+            text = f"people of {image} have no place in output_frame: {error}"
         elif isinstance(error, ConversionError):
-            text = f"image on {self._image_topic} is of no use: {error}"
+            text = f"{image} is of no use: {error}"
         else:
-            text = f"image on {self._image_topic} failed: {type(error).__name__}: {error}"
+            text = f"{image} failed: {type(error).__name__}: {error}"
             self.get_logger().debug("".join(traceback.format_exception(error)))
-        if self._throttle.allows(text):
+        self.stats.error = text
+        if not self._worker.stopping and self._throttle.allows(text):
             self.get_logger().error(text)
 
     def _warn(self, text: str) -> None:
         if self._throttle.allows(text):
             self.get_logger().warning(text)
+
+
+def _describe(pipeline: Pipeline) -> dict[str, str]:
+    """What diagnostics say about it."""
+    return {
+        "weights": pipeline.model,
+        "skeleton": pipeline.skeleton.name,
+        "device": str(pipeline.device),
+        "precision": str(pipeline.precision).removeprefix("torch."),
+    }
 
 
 def main(args: list[str] | None = None) -> int:
@@ -322,41 +333,41 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = PoseNode()
-        node.load()
-        node.start()
     except KeyboardInterrupt:
         rclpy.try_shutdown()
         return 0
-    # What weights, devices and detectors, rcl and torch say about what they were given.
+    # What rcl says about what it was given.
     except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:
         get_logger(NODE_NAME).fatal(f"cannot start: {error}")
-        get_logger(NODE_NAME).debug("".join(traceback.format_exception(error)))
         rclpy.try_shutdown()
         return 1
+    started = True
     try:
-        _spin(node)
+        with suppress(KeyboardInterrupt, ExternalShutdownException):
+            # Nobody is there to try again: who started this shall know.
+            started = not node.settings.autostart or node.start()
+            if started:
+                _spin(node)
     finally:
-        _finish(node)
-    return 0
+        _finish(node, status := 0 if started else 1)
+    return status
 
 
-def _spin(node: Node) -> None:
+def _spin(node: PoseNode) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
-        while True:
-            executor.spin_once(_SPIN_PERIOD_S)
+    while True:
+        executor.spin_once(_SPIN_PERIOD_S)
 
 
-def _finish(node: PoseNode) -> None:
+def _finish(node: PoseNode, status: int) -> None:
     # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    stopped = node.stop()
-    node.destroy_node()
+    stopped = node.close()
     rclpy.try_shutdown()
     if not stopped:
         # Taking the interpreter down below a thread that computes would crash.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)

@@ -14,9 +14,11 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
+from .camera_info import RECTIFICATIONS
 from .declaration import Parameter, Value
 from .devices import PRECISIONS
 from .pipeline import PipelineOptions
+from .synchronisation import MODES
 from .weights import DEFAULT as DEFAULT_WEIGHTS
 
 _OPTIONS = PipelineOptions()
@@ -45,12 +47,37 @@ class Settings:
         choices=("raw", "compressed"),
         read_only=True,
     )
+    camera_info_sync: str = _row(
+        "latest",
+        "camera_info of an image: latest = the newest; exact, approximate = the one of its time.",
+        choices=tuple(MODES),
+        read_only=True,
+    )
+    rectification: str = _row(
+        "auto",
+        "Images are raw (K and D hold) or rectified (P holds); auto = raw where D is not zero.",
+        choices=tuple(RECTIFICATIONS),
+        read_only=True,
+    )
     assumed_fov_deg: float = _row(
         0.0,
         "Horizontal field of view, deg, of a camera without calibration; distances are then "
         "a guess. 0 = wait for camera_info.",
         bounds=(0.0, 170.0),
         read_only=True,
+    )
+    depth_fusion: bool = _row(
+        False,
+        "Correct distances by the depth images on depth, registered to the image.",
+        read_only=True,
+    )
+    output_frame: str = _row(
+        "",
+        "Frame that tf takes people to, at the image's stamp; empty = the image's own.",
+        read_only=True,
+    )
+    autostart: bool = _row(
+        True, "Configure and activate at start; false = a lifecycle manager does.", read_only=True
     )
     detection_threshold: float = _row(
         _OPTIONS.detection_threshold,
@@ -93,6 +120,9 @@ class Settings:
         "Least time, s, that markers stay in RViz when nothing more comes; at a lower rate it "
         "is 3 periods.",
         bounds=(0.1, 60.0),
+    )
+    uncertainty_markers: bool = _row(
+        False, "Show where a person may be as well, an ellipsoid of one standard deviation."
     )
 
     @property

@@ -15,8 +15,9 @@ import torch
 
 from . import camera, crops, weights
 from .detectors import Detector, build_detector
-from .devices import select_device, select_precision
+from .devices import StageClock, select_device, select_precision
 from .networks import DEPTH_RANGE_MM, CropPoses, RootPoseEstimator
+from .orientation import root_orientation
 from .skeletons import Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person
 from .weights import CropSpec, RootError
@@ -72,6 +73,7 @@ class Pipeline:
         self.crop_spec, self.root_error = crop_spec, root_error
         self.model, self.device, self.precision = model, device, precision
         self.options = options or PipelineOptions()
+        self.stage_ms: dict[str, float] = {}  # of the last call
 
     @classmethod
     def load(
@@ -129,9 +131,10 @@ class Pipeline:
         :raises ValueError: an image that is no colour image or not of its camera's size.
         """
         pixels = [self._upload(image, k) for image, k in zip(images, intrinsics, strict=True)]
-        options = self.options
+        options, clock = self.options, StageClock(self.device)
         with self._autocast():
             detections = self.detector(pixels) if pixels else []
+            clock.lap("detect")
             batch = self._select(detections, intrinsics, options)
             seen = self._normalise(
                 crops.crop_people(
@@ -142,10 +145,14 @@ class Pipeline:
                     self.crop_spec.antialias,
                 )
             )
+            clock.lap("crop")
             poses = self.estimator(seen, options.flip_test) if len(seen) else None
+            clock.lap("estimate")
         people: list[list[Person]] = [[] for _ in images]
         if poses is not None:
             self._place(people, batch, poses, intrinsics, options)
+        clock.lap("place")
+        self.stage_ms = clock.ms
         return people
 
     def _upload(self, image: Image, intrinsics: Intrinsics) -> torch.Tensor:
@@ -227,7 +234,9 @@ class Pipeline:
         for row in rows.double().cpu().numpy():
             index = int(row[0])
             person = self._person(row, intrinsics[index], options)
-            if options.min_range_m <= person.root_mm[2] / 1000 <= options.max_range_m:
+            range_m = person.root_mm[2] / 1000
+            placed = bool(np.isfinite(person.root_mm).all())
+            if placed and options.min_range_m <= range_m <= options.max_range_m:
                 people[index].append(person)
 
     def _person(self, row: FloatArray, intrinsics: Intrinsics, options: PipelineOptions) -> Person:
@@ -236,8 +245,11 @@ class Pipeline:
         _, score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
             row, np.cumsum(widths)[:-1]
         )
+        root_z = root_z * camera.magnification(bbox[None], intrinsics)
         joints_px = flat_px.reshape(count, 2)
         root_mm = camera.back_project(root_px, root_z[0], intrinsics)
+        joints_mm = camera.back_project(joints_px, joints_z + root_z[0], intrinsics)
+        orientation, orientation_covariance = root_orientation(joints_mm, self.skeleton)
         distance = float(np.linalg.norm(root_mm))
         return Person(
             score=float(score[0]),
@@ -245,19 +257,24 @@ class Pipeline:
             root_px=root_px,
             root_mm=root_mm,
             root_covariance_mm2=camera.ray_covariance(
-                root_mm, self.root_error.along * distance, self.root_error.across * distance
+                root_mm, self.root_error.along * distance, self.root_error.across_mm
             ),
             joints_px=joints_px,
-            joints_mm=camera.back_project(joints_px, joints_z + root_z[0], intrinsics),
+            joints_mm=joints_mm,
             joint_scores=scores,
-            joint_status=_joint_status(joints_px, joints_z, scores, intrinsics, options),
+            joint_status=_joint_status(
+                joints_px, joints_z, joints_mm, scores, intrinsics, options
+            ),
             gamma=float(gamma[0]),
+            root_orientation_xyzw=orientation,
+            root_orientation_covariance=orientation_covariance,
         )
 
 
 def _joint_status(
     joints_px: FloatArray,
     joints_z_mm: FloatArray,
+    joints_mm: FloatArray,
     scores: FloatArray,
     intrinsics: Intrinsics,
     options: PipelineOptions,
@@ -270,6 +287,7 @@ def _joint_status(
     status = np.full(len(scores), JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
     status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
-    finite = np.isfinite(joints_px).all(1) & np.isfinite(joints_z_mm) & np.isfinite(scores)
+    # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
+    finite = np.isfinite(joints_px).all(1) & np.isfinite(joints_mm).all(1) & np.isfinite(scores)
     status[~finite] = JointStatus.INVALID
     return status

@@ -62,9 +62,11 @@ def _pose_record(person: Person) -> Record:
         "root": {
             "pose": {
                 "position": _xyz(person.root_mm * METRES_PER_MM),
-                "orientation": {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0},
+                "orientation": _quaternion(person.root_orientation_xyzw),
             },
-            "covariance": _pose_covariance(person.root_covariance_mm2 * METRES_PER_MM**2),
+            "covariance": _pose_covariance(
+                person.root_covariance_mm2 * METRES_PER_MM**2, person.root_orientation_covariance
+            ),
         },
         "velocity_valid": False,
         "velocity": _xyz(np.zeros(3)),
@@ -92,10 +94,17 @@ def _xyz(point: FloatArray) -> Record:
     return {"x": float(point[0]), "y": float(point[1]), "z": float(point[2])}
 
 
-def _pose_covariance(position_m2: FloatArray) -> list[float]:
-    """geometry_msgs' 6x6, row-major; -1 on the diagonal marks the unknown orientation."""
-    covariance = np.diag([0.0, 0.0, 0.0, -1.0, -1.0, -1.0])
+def _quaternion(xyzw: FloatArray | None) -> Record:
+    """No rotation where it is unknown: a quaternion must be valid all the same."""
+    values = (0.0, 0.0, 0.0, 1.0) if xyzw is None else map(float, xyzw)
+    return dict(zip("xyzw", values, strict=True))
+
+
+def _pose_covariance(position_m2: FloatArray, orientation_rad2: FloatArray | None) -> list[float]:
+    """geometry_msgs' 6x6, row-major; -1 on the diagonal marks an unknown orientation."""
+    covariance = np.zeros((6, 6))
     covariance[:3, :3] = position_m2
+    covariance[3:, 3:] = -np.eye(3) if orientation_rad2 is None else orientation_rad2
     return [float(value) for value in covariance.ravel()]
 
 

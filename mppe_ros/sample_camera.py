@@ -7,7 +7,6 @@ overridden (``-p qos_overrides./image_raw.publisher.reliability:=best_effort``).
 
 from __future__ import annotations
 
-import array
 import json
 import signal
 import time
@@ -32,6 +31,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from .conversions import image_message
 from .declaration import Parameter
 from .media import Frame, MediaError, Rgb, open_media
 from .structures import Intrinsics, IntrinsicsError
@@ -151,16 +151,6 @@ def camera_info(intrinsics: Intrinsics, header: Header) -> CameraInfo:
         k=matrix.ravel().tolist(),
         r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
         p=[float(value) for row in projection for value in row],
-    )
-
-
-def image_message(rgb: Rgb, header: Header) -> Image:
-    """The message of an RGB image."""
-    height, width = rgb.shape[:2]
-    # Other sequences are checked byte by byte by the message, which takes a second per image.
-    data = array.array("B", rgb.tobytes())
-    return Image(
-        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=data
     )
 
 

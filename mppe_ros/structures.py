@@ -139,3 +139,6 @@ class Person:
     joint_scores: FloatArray  # (J,) 0..1, sharpness of the heatmap, not a probability
     joint_status: npt.NDArray[np.uint8]  # (J,) JointStatus
     gamma: float = field(default=math.nan)  # RootNet's correction of the k-value (eq. 4)
+    # REP 155's body frame in the camera's; both None where unknown (orientation.py).
+    root_orientation_xyzw: FloatArray | None = None  # (4,) unit quaternion
+    root_orientation_covariance: FloatArray | None = None  # (3, 3) rad², about the camera's axes

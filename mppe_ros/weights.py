@@ -17,8 +17,17 @@ from pathlib import Path
 import torch
 
 from .checkpoints import CheckpointError, load_into, read_state_dict, sha256
-from .networks import DEPTH_BINS, DisjointRootPose, PoseNet, RootNet, SharedRootPose
-from .skeletons import HUMAN36M_17, UnknownSkeletonError, skeleton_with
+from .networks import (
+    DEPTH_BINS,
+    DisjointRootPose,
+    LitePoseNet,
+    LiteRootNet,
+    LiteRootPose,
+    PoseNet,
+    RootNet,
+    SharedRootPose,
+)
+from .skeletons import HUMAN36M_17, MUCO_21, UnknownSkeletonError, skeleton_with
 
 DEFAULT = "open-v0"
 RESOURCES = Path(__file__).parent / "resources"
@@ -37,10 +46,14 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class RootError:
-    """Standard deviation of a weight set's root, as fractions of its distance."""
+    """Standard deviation of a weight set's root, by `mppe eval synthetic` (docs/covariance.md).
 
-    along: float  # along the viewing ray
-    across: float
+    A crop shows every person at the same size. So the depth, a multiple of k, is off by a fraction
+    of the distance, and the place in the image by a part of the body.
+    """
+
+    along: float  # along the viewing ray, as a fraction of the distance
+    across_mm: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,9 @@ class WeightFile:
     google_drive_id: str | None = None
 
 
+RootPoseNetwork = DisjointRootPose | LiteRootPose | SharedRootPose
+
+
 @dataclass(frozen=True)
 class WeightSet:
     """A row of the registry."""
@@ -62,7 +78,7 @@ class WeightSet:
     licence: str
     detector: str  # a row of detectors.DETECTORS
     files: tuple[WeightFile, ...]
-    build: Callable[[Mapping[str, Path]], DisjointRootPose | SharedRootPose]  # from paths by role
+    build: Callable[[Mapping[str, Path]], RootPoseNetwork]  # from paths by role
     crop: CropSpec
     root_error: RootError
     joints: str  # the joint set, or how it is found
@@ -80,6 +96,13 @@ def _build_shared(paths: Mapping[str, Path]) -> SharedRootPose:
 
 def _build_disjoint(paths: Mapping[str, Path]) -> DisjointRootPose:
     return DisjointRootPose(read_root_net(paths["root"]), read_pose_net(paths["pose"])).eval()
+
+
+def _build_lite(paths: Mapping[str, Path]) -> LiteRootPose:
+    root_net, pose_net = LiteRootNet(), LitePoseNet(MUCO_21)
+    load_into(root_net, read_state_dict(paths["root"]), paths["root"])
+    load_into(pose_net, read_state_dict(paths["pose"]), paths["pose"])
+    return LiteRootPose(root_net, pose_net).eval()
 
 
 def read_root_net(path: Path) -> RootNet:
@@ -132,6 +155,9 @@ def _trunk_name(parameters: Mapping[str, torch.Tensor], path: Path) -> str:
 # The release normalises 0..255 as if it were 0..1 (method.md, step 5), and so must its weights.
 _REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
+# What ``mppe train open`` trains its networks on.
+_LITE_CROP = CropSpec(128, mean=(127, 127, 127), std=(128, 128, 128), antialias=True)
+
 SETS = {
     weight_set.name: weight_set
     for weight_set in (
@@ -154,7 +180,7 @@ SETS = {
             ),
             build=_build_shared,
             crop=CropSpec(160, mean=(127, 127, 127), std=(128, 128, 128), antialias=True),
-            root_error=RootError(along=0.09, across=0.02),
+            root_error=RootError(along=0.13, across_mm=50.0),
             joints=HUMAN36M_17.name,
         ),
         WeightSet(
@@ -172,7 +198,9 @@ SETS = {
             ),
             build=_build_disjoint,
             crop=_REFERENCE_CROP,
-            root_error=RootError(along=0.03, across=0.006),
+            # MRPE z, and x and y, of Human3.6M (paper, table 1): means of absolute errors, so
+            # 0.8 sigma.
+            root_error=RootError(along=0.03, across_mm=29.0),
             joints="read from the file: muco_21 (published) or human36m_18",
         ),
     )
@@ -193,9 +221,21 @@ def find(name: str) -> WeightSet:
 
 
 def from_files(root_net: Path, pose_net: Path) -> WeightSet:
-    """A set of two checkpoints in the reference release's format, wherever they are."""
+    """A set of two checkpoints, wherever they are: the reference release's or ``mppe train``'s.
+
+    :raises CheckpointError: a file that cannot be read.
+    """
+    base = SETS["3dmppe"]
+    if "pyramid.mix8.weight" in read_state_dict(root_net.expanduser()):
+        base = replace(
+            base,
+            detector="open_v0",
+            build=_build_lite,
+            crop=_LITE_CROP,
+            root_error=SETS[DEFAULT].root_error,
+        )
     return replace(
-        SETS["3dmppe"],
+        base,
         name=f"{root_net.name}+{pose_net.name}",
         summary="checkpoints given by path",
         licence="unknown",

@@ -45,6 +45,13 @@ class Worker(Generic[Item]):
             self._changed.notify()
         return replaced
 
+    def discard(self) -> bool:
+        """Drops what waits; true if something did. A job that runs goes on."""
+        with self._changed:
+            waited = bool(self._slot)
+            self._slot.clear()
+        return waited
+
     def set_min_period(self, min_period_s: float) -> None:
         """Changes the least time between the starts of two jobs, for a waiting item too."""
         with self._changed:
@@ -65,25 +72,25 @@ class Worker(Generic[Item]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while self._wait():
-            item = self._slot.pop()
+        while items := self._wait():
+            (item,) = items
             try:
                 self._job(item)
             except Exception as error:
                 self._report(item, error)
             # Not kept while waiting for the next one: an item may be a big image.
-            del item
+            del item, items
 
-    def _wait(self) -> bool:
-        """Until an item may be worked on (true) or the worker is stopped (false)."""
+    def _wait(self) -> tuple[Item] | None:
+        """Until an item may be worked on (that one) or the worker is stopped (None)."""
         with self._changed:
             while not self._stopping:
                 early_s = self._last_start_s + self._min_period_s - time.monotonic()
                 if self._slot and early_s <= 0:
                     self._last_start_s = time.monotonic()
-                    return True
+                    return (self._slot.pop(),)
                 self._changed.wait(early_s if self._slot else None)
-        return False
+        return None
 
     def _report(self, item: Item, error: Exception) -> None:
         try:

@@ -11,18 +11,23 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
-    ("skeletons", "structures", "devices", "checkpoints", "media", "declaration"),
-    ("camera", "crops", "trunks", "records", "worker"),
-    ("networks", "drawing"),
+    ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle"),
+    ("camera", "crops", "trunks", "records", "worker", "orientation"),
+    ("networks", "drawing", "depth", "frames", "diagnostics"),
     ("weights", "detectors"),
     ("pipeline",),
-    ("evaluation", "synthetic", "training", "conversions", "markers", "parameters"),
-    ("cli", "node", "sample_camera"),
+    (
+        "evaluation", "synthetic", "training",
+        "camera_info", "conversions", "markers", "parameters", "synchronisation",
+    ),
+    ("processing", "subscriptions", "outputs"),
+    ("cli", "node", "sample_camera", "bridge"),
     ("demo",),
-)
+)  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROS_MODULES = {
-    "conversions", "declaration", "demo", "markers", "node", "parameters", "sample_camera",
+    "bridge", "camera_info", "conversions", "declaration", "demo", "markers", "node", "outputs",
+    "parameters", "processing", "sample_camera", "subscriptions", "synchronisation",
 }  # fmt: skip
 
 

@@ -53,6 +53,154 @@ def test_distortion_is_opencvs(name: str) -> None:
     assert np.abs(undistorted - expected[:, 0]).max() > 5
 
 
+def test_fisheye_distortion_is_opencvs() -> None:
+    intrinsics = CAMERAS["equidistant"]
+    points = np.random.default_rng(3).uniform((-3, -2, 1), (3, 2, 4), (30, 3))
+    expected, _ = cv2.fisheye.projectPoints(
+        points[:, None], np.zeros(3), np.zeros(3), intrinsics.matrix,
+        np.array(intrinsics.distortion),
+    )  # fmt: skip
+    np.testing.assert_allclose(camera.project(points, intrinsics), expected[:, 0], atol=1e-9)
+
+
+# --- strong distortion --------------------------------------------------------------------------
+
+STRONG = {
+    "barrel": Intrinsics(
+        450, 455, 330, 245, 640, 480, "plumb_bob", (-0.35, 0.12, 0.002, -0.003, -0.01)
+    ),
+    "barrel that turns back in the image": Intrinsics(
+        400, 400, 320, 240, 640, 480, "plumb_bob", (-0.35, 0.0, 0.001, 0.002)
+    ),
+    "pincushion": Intrinsics(
+        450, 455, 330, 245, 640, 480, "plumb_bob", (0.5, 0.3, 0.002, -0.003, 0.1)
+    ),
+    "Azure Kinect": Intrinsics(
+        500, 500, 320, 240, 640, 480, "rational_polynomial",
+        (7.1, 4.2, 1e-4, -2e-4, 0.2, 7.4, 6.1, 1.1),
+    ),
+    "thin prism": Intrinsics(
+        500, 500, 320, 240, 640, 480, "rational_polynomial",
+        (0.4, -0.1, 0.001, -0.002, 0.01, 0.7, 0.05, 0.02, 0.001, -0.002, 0.001, 0.002),
+    ),
+    "tilted sensor": Intrinsics(
+        500, 500, 320, 240, 640, 480, "rational_polynomial",
+        (0.4, -0.1, 1e-3, -2e-3, 0.01, 0.7, 0.05, 0.02, 1e-3, -2e-3, 1e-3, 2e-3, 0.02, -0.03),
+    ),
+    "fisheye": Intrinsics(
+        230, 231, 319, 241, 640, 480, "equidistant", (0.05, -0.02, 0.01, -0.003)
+    ),
+    "fisheye of 190 degrees": Intrinsics(195, 195, 319, 241, 640, 480, "equidistant", (0.0,) * 4),
+}  # fmt: skip
+
+
+def all_pixels(intrinsics: Intrinsics, step: int = 8) -> np.ndarray:
+    v, u = np.mgrid[0 : intrinsics.height : step, 0 : intrinsics.width : step]
+    return np.stack([u, v], axis=-1).reshape(-1, 2).astype(float)
+
+
+def project_by_opencv(rays: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    points = np.concatenate([rays, np.ones_like(rays[:, :1])], axis=1)[:, None]
+    model = cv2.fisheye if intrinsics.distortion_model == "equidistant" else cv2
+    still, coefficients = np.zeros(3), np.array(intrinsics.distortion)
+    return model.projectPoints(points, still, still, intrinsics.matrix, coefficients)[0][:, 0]
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_every_pixel_has_its_ray_or_none(name: str) -> None:
+    """Out to the corners: what is not NaN lands where it came from, by OpenCV's projection."""
+    intrinsics = STRONG[name]
+    pixels = all_pixels(intrinsics)
+    rays = camera.pixel_rays(pixels, intrinsics)
+    known = np.isfinite(rays).all(1)
+    assert known.mean() > 0.65
+    np.testing.assert_allclose(
+        project_by_opencv(rays[known], intrinsics), pixels[known], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_the_ray_is_the_one_that_the_lens_means(name: str) -> None:
+    """Of all rays that a turning polynomial sends to a pixel the one next to the axis.
+
+    Straight out from the middle of the image pixels go outward, and so do their rays, to the end.
+    """
+    intrinsics = STRONG[name]
+    for angle in np.linspace(0, 2 * np.pi, 16):
+        radii = np.linspace(0, 1, 200) * 320
+        line = np.stack([np.cos(angle) * radii, np.sin(angle) * radii], axis=1)
+        outward = np.linalg.norm(
+            camera.pixel_rays(line + (intrinsics.cx, intrinsics.cy), intrinsics), axis=1
+        )
+        seen = np.isfinite(outward)
+        assert (np.diff(seen.astype(int)) <= 0).all(), "a hole"
+        assert (np.diff(outward[seen]) > 0).all()
+
+
+def test_a_pixel_beyond_the_lens_has_no_place() -> None:
+    intrinsics = STRONG["barrel that turns back in the image"]
+    pixels = [[0.0, 0.0], [320.0, 240.0], [639.0, 479.0], [math.nan, 5.0]]
+    points = camera.back_project(pixels, [1000.0, 2000.0, 3000.0, 4000.0], intrinsics)
+    np.testing.assert_array_equal(np.isnan(points).all(1), [True, False, True, True])
+    np.testing.assert_array_equal(np.isnan(points).any(1), [True, False, True, True])
+    np.testing.assert_allclose(points[1], [0, 0, 2000], atol=1e-6)
+
+
+def test_a_fisheye_sees_no_farther_than_a_plane_in_front_of_it() -> None:
+    intrinsics = STRONG["fisheye of 190 degrees"]
+    pixels = intrinsics.cx + intrinsics.fx * np.radians([0, 45, 88, 91])
+    rays = camera.pixel_rays(np.stack([pixels, np.full(4, 241.0)], axis=1), intrinsics)
+    np.testing.assert_allclose(rays[:3, 0], np.tan(np.radians([0, 45, 88])), atol=1e-6)
+    assert np.isnan(rays[3]).all()
+
+
+# --- size in the picture ------------------------------------------------------------------------
+
+
+def seen_box(intrinsics: Intrinsics, angle_deg: float, depth_mm: float) -> np.ndarray:
+    """(4,) the box of somebody who stands there: a cylinder, 1.7 m tall."""
+    random = np.random.default_rng(4)
+    turn, height = random.uniform(0, 2 * np.pi, 3000), random.uniform(-850, 850, 3000)
+    body = np.stack([250 * np.cos(turn), height, 150 * np.sin(turn)], axis=1)
+    x = depth_mm * math.tan(math.radians(angle_deg))
+    pixels = camera.project(body + (x, 0, depth_mm), intrinsics)
+    return np.concatenate([pixels.min(0), np.ptp(pixels, axis=0)])
+
+
+@pytest.mark.parametrize("angle_deg", [0, 20, 40])
+@pytest.mark.parametrize("depth_mm", [1500.0, 4000.0])
+@pytest.mark.parametrize("name", ["fisheye", "barrel"])
+def test_people_are_as_far_as_an_undistorted_picture_says(
+    name: str, depth_mm: float, angle_deg: float
+) -> None:
+    distorted = STRONG[name]
+    pinhole = Intrinsics(500, 500, 320, 240, 640, 480)
+    k = []
+    for intrinsics in (distorted, pinhole):
+        box = seen_box(intrinsics, angle_deg, depth_mm)
+        focal_px = math.sqrt(intrinsics.fx * intrinsics.fy)
+        k.append(focal_px / box[2:].max() * camera.magnification(box[None], intrinsics)[0])
+    assert k[0] == pytest.approx(k[1], rel=0.02)
+
+
+def test_magnification_by_nothing_is_one() -> None:
+    boxes = np.array([[10.0, 20.0, 30.0, 90.0], [300.0, 200.0, 300.0, 20.0]])
+    np.testing.assert_array_equal(camera.magnification(boxes, CAMERAS["pinhole"]), [1, 1])
+    none = Intrinsics(600, 610, 320, 240, 640, 480, "plumb_bob", (0.0,) * 5)
+    np.testing.assert_allclose(camera.magnification(boxes, none), [1, 1], rtol=1e-9)
+    assert camera.magnification(np.empty((0, 4)), STRONG["barrel"]).shape == (0,)
+
+
+def test_magnification_of_a_box_that_leaves_the_lens() -> None:
+    intrinsics = STRONG["fisheye of 190 degrees"]
+    inside, across, outside = camera.magnification(
+        [[480.0, 231.0, 10.0, 20.0], [450.0, -210.0, 70.0, 902.0], [-300.0, 0.0, 10.0, 40.0]],
+        intrinsics,
+    )
+    assert 0 < across == pytest.approx(inside, rel=0.02)
+    assert outside == 1
+
+
 def test_no_points() -> None:
     for intrinsics in CAMERAS.values():
         assert camera.back_project(np.empty((0, 2)), np.empty(0), intrinsics).shape == (0, 3)

@@ -11,20 +11,19 @@ import pytest
 pytest.importorskip("sensor_msgs", reason="needs ROS 2")
 messages = pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from mppe_ros.conversions import (  # noqa: E402
     BYTES_PER_PIXEL,
     ConversionError,
-    ImageSource,
+    depth_to_m,
     image_to_rgb,
-    intrinsics_of,
     message_from_record,
     record_from_message,
 )
 from mppe_ros.records import pose_array_record  # noqa: E402
 from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402
-from mppe_ros.structures import Intrinsics, IntrinsicsError, Person  # noqa: E402
+from mppe_ros.structures import Intrinsics, Person  # noqa: E402
 
 HEIGHT, WIDTH = 6, 8
 
@@ -154,6 +153,44 @@ def test_a_16_bit_png_is_scaled():
     assert np.abs(image_to_rgb(message).astype(int) - 100).max() <= 1
 
 
+def compress(pixels: np.ndarray, extension: str, description: str) -> CompressedImage:
+    data = cv2.imencode(extension, pixels)[1].tobytes()
+    return CompressedImage(format=description, data=data)
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["jpeg", "jpg", "", "rgb8; jpeg compressed bgr8", "bgr8; jpeg compressed bgr8",
+     "rgba8; jpeg compressed bgr8", "rgb8; jpeg compressed ", "bayer_rggb8; jpeg compressed bgr8"],
+)  # fmt: skip
+def test_the_colours_of_what_image_transport_compresses(description):
+    picture = np.full((HEIGHT, WIDTH, 3), (200, 60, 20), np.uint8)
+    rgb = image_to_rgb(compress(picture[..., ::-1], ".jpg", description))
+    assert np.abs(rgb.astype(int) - picture).max() <= 4
+
+
+def test_channels_that_were_compressed_the_wrong_way_round():
+    picture = make_picture("rgb8")
+    rgb = image_to_rgb(compress(picture, ".png", "rgb8; png compressed rgb8"))
+    np.testing.assert_array_equal(rgb, picture)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
+def test_a_compressed_mosaic_becomes_colours(encoding):
+    picture = make_picture(encoding)
+    mosaic = encode(picture, encoding)
+    rgb = image_to_rgb(compress(mosaic, ".png", f"{encoding}; png compressed "))
+    np.testing.assert_array_equal(rgb, picture)
+    grey = image_to_rgb(compress(mosaic, ".png", f"{encoding}; png compressed mono8"))
+    np.testing.assert_array_equal(grey, np.repeat(mosaic[..., None], 3, axis=2))
+
+
+def test_transparency_and_orientation_are_ignored():
+    picture = make_picture("rgb8")
+    pixels = np.dstack([picture[..., ::-1], np.full((HEIGHT, WIDTH), 7, np.uint8)])
+    np.testing.assert_array_equal(image_to_rgb(compress(pixels, ".png", "png")), picture)
+
+
 def broken(**changes) -> Image:
     message = make_image(make_picture("rgb8"), "rgb8")
     for name, value in changes.items():
@@ -214,87 +251,37 @@ def test_without_any_library_the_error_names_the_packages(monkeypatch):
     np.testing.assert_array_equal(rgb, picture)
 
 
-# --- cameras -----------------------------------------------------------------------------------
-
-K = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
-SOURCE = ImageSource("camera", 640, 480)
+# --- depth -------------------------------------------------------------------------------------
 
 
-def make_info(**changes) -> CameraInfo:
-    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", k=K)
-    info.header.frame_id = "camera"
-    for name, value in changes.items():
-        setattr(info, name, value)
-    return info
-
-
-def test_k_and_size_are_taken():
-    assert intrinsics_of(SOURCE, make_info()) == Intrinsics(500, 510, 320, 240, 640, 480)
-
-
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(
-    ("model", "coefficients"),
-    [
-        ("plumb_bob", (0.1, -0.2, 0.01, 0.02, 0.3)),
-        ("rational_polynomial", (0.1, -0.2, 0.01, 0.02, 0.3, 0.4, 0.5, 0.6)),
-        ("equidistant", (0.1, -0.2, 0.01, 0.02)),
-    ],
-)
-def test_distortion_is_taken(model, coefficients):
-    intrinsics = intrinsics_of(SOURCE, make_info(distortion_model=model, d=coefficients))
-    assert intrinsics.distortion_model == model
-    assert intrinsics.distortion == coefficients
+    ("encoding", "values", "kind"),
+    [("16UC1", [0, 1, 1500, 65535], np.uint16), ("mono16", [0, 1, 1500, 65535], np.uint16),
+     ("32FC1", [0.0, 0.001, 1.5, 65.535], np.float32)],
+)  # fmt: skip
+def test_depth_comes_in_metres(encoding, values, kind, big, padding):
+    pixels = np.array([values, values[::-1]], kind)
+    depth_m = depth_to_m(make_image(pixels, encoding, padding, big))
+    assert depth_m.dtype == np.float32
+    row = [math.nan, 0.001, 1.5, 65.535]
+    np.testing.assert_allclose(depth_m, [row, row[::-1]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("coefficients", [[], [0.0] * 5])
-@pytest.mark.parametrize("model", ["plumb_bob", ""])
-def test_no_coefficients_are_no_distortion(model, coefficients):
-    intrinsics = intrinsics_of(SOURCE, make_info(distortion_model=model, d=coefficients))
-    assert (intrinsics.distortion_model, intrinsics.distortion) == ("none", ())
+def test_what_was_not_measured_is_not_a_number():
+    pixels = np.array([[math.nan, math.inf, -math.inf, -1.0, 0.0, 2.0]], np.float32)
+    depth_m = depth_to_m(make_image(pixels, "32FC1"))
+    np.testing.assert_array_equal(np.isnan(depth_m), [[True] * 5 + [False]])
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"k": [0.0] * 9}, ["fx"]),
-        ({"k": [500.0, 0, 320, 0, 0, 240, 0, 0, 1]}, ["fy"]),
-        ({"k": [math.nan, *K[1:]]}, ["fx", "nan"]),
-        ({"k": [*K[:2], math.inf, *K[3:]]}, ["cx"]),
-        ({"width": 320, "height": 240}, ["640x480", "320x240"]),
-        ({"width": 0}, ["0x480"]),
-        ({"d": [0.1, 0.2]}, ["plumb_bob", "2"]),
-        ({"d": [math.nan] * 5}, ["finite"]),
-        ({"d": [0.1], "distortion_model": "wavy"}, ["wavy"]),
-    ],
-)
-def test_impossible_cameras_are_refused_with_the_reason(changes, words):
-    with pytest.raises(IntrinsicsError) as caught:
-        intrinsics_of(SOURCE, make_info(**changes))
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_frames_must_agree_where_both_are_named():
-    info = make_info()
-    with pytest.raises(IntrinsicsError, match=r"'other'.*'camera'"):
-        intrinsics_of(SOURCE._replace(frame_id="other"), info)
-    assert intrinsics_of(SOURCE._replace(frame_id=""), info)
-    info.header.frame_id = ""
-    assert intrinsics_of(SOURCE, info)
-
-
-def test_an_assumed_field_of_view_stands_in_for_a_missing_calibration():
-    for info in (None, make_info(k=[0.0] * 9)):
-        intrinsics = intrinsics_of(SOURCE, info, 90.0)
-        assert intrinsics.assumed
-        assert intrinsics.fx == pytest.approx(320)
-        assert (intrinsics.width, intrinsics.height) == (640, 480)
-    assert not intrinsics_of(SOURCE, make_info(), 90.0).assumed
-
-
-def test_without_camera_info_and_assumption_there_is_no_camera():
-    with pytest.raises(IntrinsicsError, match="no camera_info"):
-        intrinsics_of(SOURCE, None)
+def test_depth_of_no_depth_image_is_refused():
+    with pytest.raises(ConversionError, match=r"'rgb8' is not depth; use 16UC1"):
+        depth_to_m(broken())
+    message = make_image(np.ones((2, 3), np.uint16), "16UC1")
+    message.step = 4
+    with pytest.raises(ConversionError, match="step of 4 bytes"):
+        depth_to_m(message)
 
 
 # --- records -----------------------------------------------------------------------------------
@@ -388,7 +375,3 @@ def test_conversions_work_on_what_a_subscription_delivers():
             serialization.serialize_message(message), type(message)
         )
         np.testing.assert_array_equal(image_to_rgb(received), picture)
-    received = serialization.deserialize_message(
-        serialization.serialize_message(make_info(d=[0.1] * 5)), CameraInfo
-    )
-    assert intrinsics_of(SOURCE, received).distortion == (0.1,) * 5

@@ -1,164 +1,38 @@
-"""The node over real DDS: the built one in a subprocess, its rarer paths in this process.
+"""Images in, people out: the node over real DDS, the built one in a process and in this one."""
 
-Every test has a camera and a listener of its own; nodes are told apart by their namespaces.
-"""
-
-import os
-import re
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
+from node_rig import (
+    CLIP,
+    FRAME_ID,
+    SMALL,
+    BuiltNode,
+    Robot,
+    added,
+    deleted,
+    make_host,
+    make_image,
+    make_info,
+    messages,
+    stamp_of,
+    wait_until,
+)
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from visualization_msgs.msg import Marker
 
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
-messages = pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
-
-import torch  # noqa: E402
-from rcl_interfaces.msg import Log  # noqa: E402
-from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter as RosParameter  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
-
-from mppe_ros import media  # noqa: E402
-from mppe_ros import node as node_module  # noqa: E402
-from mppe_ros.node import PoseNode, Throttle  # noqa: E402
-from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402
-from mppe_ros.structures import Person  # noqa: E402
+from mppe_ros import media, throttle
+from mppe_ros import node as node_module
+from mppe_ros.depth import TORSO_DEPTH_MM
+from mppe_ros.frames import FrameError
+from mppe_ros.throttle import Throttle
 
 pytestmark = pytest.mark.ros
-
-ROOT = Path(__file__).resolve().parents[1]
-EXECUTABLE = ROOT / "install" / "mppe_ros" / "lib" / "mppe_ros" / "pose_node"
-CLIP = ROOT / "mppe_ros" / "resources" / "sample" / "clip.mp4"
-DOMAIN_ID = 1 + os.getpid() % 100  # other test runs on this machine have other ones
-TIMEOUT_S = 60
-FRAME_ID = "head_camera_optical_frame"
-# What a node logged before we came, too.
-KEPT_LOGS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def wait_until(condition, action=lambda: None, timeout_s=TIMEOUT_S):
-    """Repeats ``action`` until ``condition`` holds."""
-    until_s = time.monotonic() + timeout_s
-    while time.monotonic() < until_s:
-        action()
-        for _ in range(20):
-            if result := condition():
-                return result
-            time.sleep(0.02)
-    raise AssertionError(f"{condition} did not come true within {timeout_s} s")
-
-
-# --- the other end -----------------------------------------------------------------------------
-
-
-class Robot:
-    """A camera and a listener around the node of one namespace."""
-
-    def __init__(self, namespace):
-        self.namespace = namespace
-        self.poses, self.markers, self.logs = [], [], []
-        self._count = 0
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=DOMAIN_ID)
-        self.node = rclpy.create_node("robot", namespace=namespace, context=self._context)
-        self.images = self.node.create_publisher(Image, "image_raw", 5)
-        self.compressed = self.node.create_publisher(CompressedImage, "image_raw/compressed", 5)
-        self.infos = self.node.create_publisher(CameraInfo, "camera_info", 5)
-        listen = self.node.create_subscription
-        listen(messages.Pose3DArray, "mppe/poses", self.poses.append, 10)
-        listen(MarkerArray, "mppe/markers", self.markers.append, 10)
-        listen(Log, "/rosout", self.logs.append, KEPT_LOGS)
-        self.set_parameters = self.node.create_client(SetParameters, "mppe/set_parameters")
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
-
-    def close(self):
-        self._executor.shutdown()
-        self._thread.join(TIMEOUT_S)
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def next_stamp(self):
-        """A time that no other image of this robot has: s, ns."""
-        self._count += 1
-        return 1000 + self._count, 123456789
-
-    def send(self, image, info=None, stamp=None):
-        """Publishes camera_info, if any, and an image (array or message); the image's stamp."""
-        stamp = stamp or self.next_stamp()
-        if not isinstance(image, (Image, CompressedImage)):
-            image = make_image(image)
-        for message in (info, image):
-            if message is not None:
-                message.header.stamp.sec, message.header.stamp.nanosec = stamp
-                message.header.frame_id = message.header.frame_id or FRAME_ID
-        if info is not None:
-            self.infos.publish(info)
-        compressed = isinstance(image, CompressedImage)
-        (self.compressed if compressed else self.images).publish(image)
-        return stamp
-
-    def poses_of(self, stamp):
-        """The poses with this stamp, None if there are none (yet)."""
-        return next((m for m in self.poses if stamp_of(m) == stamp), None)
-
-    def get_poses(self, image, info=None):
-        """Sends until one of the images is answered; that answer."""
-        sent = set()
-        wait_until(
-            lambda: sent & {stamp_of(m) for m in self.poses},
-            lambda: sent.add(self.send(image, info)),
-        )
-        return next(m for m in self.poses if stamp_of(m) in sent)
-
-    def log(self, pattern):
-        """The node's log messages that match."""
-        name = f"{self.namespace}/mppe".strip("/").replace("/", ".")
-        texts = [log.msg for log in list(self.logs) if log.name == name]
-        return [text for text in texts if re.search(pattern, text)]
-
-    def change(self, name, value):
-        """Sets a parameter of the node; (successful, reason)."""
-        assert self.set_parameters.wait_for_service(TIMEOUT_S)
-        request = SetParameters.Request()
-        request.parameters = [RosParameter(name, value=value).to_parameter_msg()]
-        future = self.set_parameters.call_async(request)
-        wait_until(future.done)
-        (result,) = future.result().results
-        return result.successful, result.reason
-
-
-def stamp_of(message):
-    return message.header.stamp.sec, message.header.stamp.nanosec
-
-
-def make_image(rgb, encoding="rgb8"):
-    height, width = rgb.shape[:2]
-    message = Image(height=height, width=width, encoding=encoding, step=3 * width)
-    message.data.frombytes(np.ascontiguousarray(rgb).tobytes())
-    return message
-
-
-def make_info(image, **changes):
-    height, width = image.shape[:2]
-    info = CameraInfo(width=width, height=height)
-    info.k = [width * 1.0, 0.0, width / 2, 0.0, width * 1.0, height / 2, 0.0, 0.0, 1.0]
-    for name, value in changes.items():
-        setattr(info, name, value)
-    return info
 
 
 @pytest.fixture
@@ -183,48 +57,6 @@ def black(people):
 # --- the built node, in a process of its own -----------------------------------------------------
 
 
-class BuiltNode:
-    """The installed executable; everything that it prints in ``lines``."""
-
-    def __init__(self, namespace, *ros_arguments):
-        if not EXECUTABLE.exists():
-            pytest.skip(f"{EXECUTABLE} is not there: run make setup")
-        self.lines = deque(maxlen=1000)
-        self.process = subprocess.Popen(
-            [sys.executable, EXECUTABLE, "--ros-args", "-r", f"__ns:={namespace}", *ros_arguments],
-            env={**os.environ, "ROS_DOMAIN_ID": str(DOMAIN_ID), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        self.lines.extend(iter(self.process.stdout.readline, ""))
-
-    def wait_for(self, pattern):
-        wait_until(lambda: self.process.poll() is not None or self.has(pattern))
-        assert self.has(pattern), "".join(self.lines)
-
-    def has(self, pattern):
-        return any(re.search(pattern, line) for line in list(self.lines))
-
-    def end(self, with_signal):
-        """Exit status after a signal."""
-        if self.process.poll() is None:
-            self.process.send_signal(with_signal)
-        return self.wait()
-
-    def wait(self):
-        try:
-            status = self.process.wait(TIMEOUT_S)
-        finally:
-            self.process.kill()
-        self._reader.join(TIMEOUT_S)
-        return status
-
-
 RELIABLE_CAMERA = [
     argument
     for topic in ("image_raw", "camera_info")
@@ -245,14 +77,6 @@ def robot_of_built(built):
     robot = Robot("/built")
     yield robot
     robot.close()
-
-
-def added(markers):
-    return {(m.ns, m.id) for m in markers.markers if m.action == Marker.ADD}
-
-
-def deleted(markers):
-    return {(m.ns, m.id) for m in markers.markers if m.action == Marker.DELETE}
 
 
 def test_people_come_out_with_the_images_stamp_and_frame(robot_of_built, people):
@@ -366,80 +190,22 @@ def test_a_busy_node_ends_on_ctrl_c_with_its_markers_removed(robot, people):
 def test_an_impossible_start_is_one_sentence_and_exit_status_1():
     node = BuiltNode("/impossible", "-p", "weights:=no_such_set")
     assert node.wait() == 1
-    assert node.has(r"FATAL.*cannot start: .*no_such_set")
+    assert node.has(r"ERROR.*cannot configure: .*no_such_set")
     assert not node.has("Traceback")
 
 
 # --- in this process, without networks -----------------------------------------------------------
 
 
-class FakePipeline:
-    """Sees one person in every image but a white one, on which it fails."""
-
-    skeleton, model = HUMAN36M_17, "fake (0)"
-    device, precision = torch.device("cpu"), torch.float32
-
-    def __init__(self):
-        self.options = None
-        self.starts_s = []
-
-    def __call__(self, images, intrinsics):
-        self.starts_s.append(time.monotonic())
-        if images[0].all():
-            raise RuntimeError(f"no memory for {len(self.starts_s)} bytes")
-        return [[make_person()] for _ in images]
-
-
-def make_person():
-    count = len(HUMAN36M_17)
-    return Person(
-        score=0.9,
-        bbox_xywh_px=np.array([1.0, 1.0, 8.0, 8.0]),
-        root_px=np.array([5.0, 5.0]),
-        root_mm=np.array([0.0, 0.0, 3000.0]),
-        root_covariance_mm2=np.eye(3),
-        joints_px=np.full((count, 2), 5.0),
-        joints_mm=np.full((count, 3), 3000.0),
-        joint_scores=np.ones(count),
-        joint_status=np.zeros(count, np.uint8),
-    )
-
-
-SMALL = np.zeros((12, 16, 3), np.uint8)
+# --- in this process, without networks -----------------------------------------------------------
 
 
 @pytest.fixture
 def start(robot, monkeypatch):
     """Starts a node with these parameters around a fake pipeline."""
-    monkeypatch.setattr(node_module.Pipeline, "load", lambda *_, **__: FakePipeline())
-    monkeypatch.setattr(node_module, "_SILENCE_S", 0.3)
-    monkeypatch.setattr(node_module, "_REPEAT_S", 3600.0)  # however slow this machine is
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=DOMAIN_ID)
-    executor = SingleThreadedExecutor(context=context)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    nodes = []
-
-    def make(**values):
-        node = PoseNode(
-            namespace=robot.namespace,
-            context=context,
-            parameter_overrides=[RosParameter(k, value=v) for k, v in values.items()],
-        )
-        nodes.append(node)
-        node.load()
-        node.start()
-        executor.add_node(node)
-        thread.start()
-        return node
-
-    yield make
-    executor.shutdown()
-    thread.join(TIMEOUT_S)
-    for node in nodes:
-        assert node.stop()
-        node.destroy_node()
-    rclpy.shutdown(context=context)
+    host = make_host(monkeypatch)
+    yield lambda **values: host.start(robot.namespace, **values)
+    host.close()
 
 
 def test_images_wait_for_camera_info_and_silence_is_reported(robot, start):
@@ -500,7 +266,7 @@ def test_the_rate_is_limited_live(robot, start):
     info = make_info(SMALL)
     robot.get_poses(SMALL, info)
     assert robot.change("max_rate", 2) == (True, "")
-    starts_s = node._pipeline.starts_s
+    starts_s = node._processor.pipeline.starts_s
     before, began_s = len(starts_s), time.monotonic()
     wait_until(lambda: len(starts_s) >= before + 3, lambda: robot.send(SMALL, info))
     done = len(starts_s) - before
@@ -509,19 +275,142 @@ def test_the_rate_is_limited_live(robot, start):
 
 def test_live_parameters_reach_the_pipeline(robot, start):
     node = start(detection_threshold=0.3)
-    assert node._pipeline.options.detection_threshold == 0.3
+    info, pipeline = make_info(SMALL), node._processor.pipeline
+    robot.get_poses(SMALL, info)
+    assert pipeline.options.detection_threshold == 0.3
     assert robot.change("max_range", 7) == (True, "")
-    assert node._pipeline.options.max_range_m == 7
+    wait_until(lambda: pipeline.options.max_range_m == 7, lambda: robot.send(SMALL, info))
     assert not robot.change("max_range", -1.0)[0]
-    assert node._pipeline.options.max_range_m == 7
+    assert node.settings.max_range == 7
+
+
+# --- depth, other frames, uncertainty, synchronisation ------------------------------------------
+
+
+def make_depth(depth_m, shape=SMALL.shape[:2]):
+    height, width = shape
+    message = Image(height=height, width=width, encoding="32FC1", step=4 * width)
+    message.data.frombytes(np.full(shape, depth_m, np.float32).tobytes())
+    message.header.frame_id = FRAME_ID
+    return message
+
+
+def depth_value(robot, pattern=""):
+    status = robot.status(pattern)
+    return status[1].get("depth") if status else None
+
+
+def test_depth_images_correct_the_distances(robot, start):
+    start(depth_fusion=True)
+
+    def send(depth):
+        robot.send(SMALL, make_info(SMALL), depth=depth)
+
+    surface_m = 3.0 - TORSO_DEPTH_MM / 1000  # the fake person's
+    wait_until(
+        lambda: depth_value(robot) == "1 of 1 people corrected",
+        lambda: send(make_depth(surface_m)),
+    )
+    wait_until(
+        lambda: robot.status("depth on .* is of no use: .*registered"),
+        lambda: send(make_depth(3.0, (6, 8))),
+    )
+    assert robot.status("depth on")[0] == 1  # people come out all the same
+    assert robot.poses[-1].poses
+    assert len(robot.log("depth on .*registered")) == 1
+
+
+class FakeLookup:
+    """A camera 10 m east of the origin of "map", after its first image."""
+
+    def __init__(self, node):
+        self.calls = 0
+
+    def __call__(self, frame_id, source_frame_id, stamp):
+        assert (frame_id, source_frame_id) == ("map", FRAME_ID)
+        assert stamp.nanosec == 123456789
+        self.calls += 1
+        if self.calls == 1:
+            raise FrameError("no map yet")
+        matrix = np.eye(4)
+        matrix[0, 3] = 10.0
+        return matrix
+
+    def close(self):
+        pass
+
+
+def test_people_are_taken_to_the_output_frame(robot, start, monkeypatch):
+    monkeypatch.setattr(node_module, "TransformLookup", FakeLookup)
+    start(output_frame="map")
+    first = robot.send(SMALL, make_info(SMALL))
+    poses = robot.get_poses(SMALL, make_info(SMALL))
+    assert poses.header.frame_id == "map"
+    assert poses.poses[0].root.pose.position.x == pytest.approx(10.0)
+    assert poses.poses[0].joints[0].u == 5
+    assert robot.poses_of(first) is None
+    wait_until(lambda: robot.log("have no place in output_frame: no map yet"))
+    shown = wait_until(lambda: next(filter(added, robot.markers), None))
+    assert {marker.header.frame_id for marker in shown.markers} == {"map"}
+
+
+def test_an_output_frame_needs_tf2_and_says_so(robot, start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    node = start(output_frame="map", autostart=False)
+    assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+    wait_until(lambda: robot.log("cannot configure: .*apt install ros-.*-tf2-ros"))
+
+
+def test_people_are_taken_to_the_output_frame_by_tf2(robot, start):
+    tf2_ros = pytest.importorskip("tf2_ros", reason="needs ros-$ROS_DISTRO-tf2-ros")
+    from geometry_msgs.msg import TransformStamped
+
+    broadcaster = tf2_ros.StaticTransformBroadcaster(robot.node)
+    transform = TransformStamped(child_frame_id=FRAME_ID)
+    transform.header.frame_id = "map"
+    transform.transform.translation.x = 10.0
+    transform.transform.rotation.w = 1.0
+    broadcaster.sendTransform(transform)
+    start(output_frame="map")
+    poses = robot.get_poses(SMALL, make_info(SMALL))
+    assert poses.header.frame_id == "map"
+    assert poses.poses[0].root.pose.position.x == pytest.approx(10.0)
+
+
+def test_uncertainty_is_shown_on_demand(robot, start):
+    start()
+    robot.get_poses(SMALL, make_info(SMALL))
+    shown = wait_until(lambda: next(filter(added, robot.markers), None))
+    assert "uncertainty" not in {namespace for namespace, _ in added(shown)}
+    assert robot.change("uncertainty_markers", True) == (True, "")
+    wait_until(
+        lambda: ("uncertainty", 1) in added(robot.markers[-1]),
+        lambda: robot.send(SMALL, make_info(SMALL)),
+    )
+    assert robot.change("uncertainty_markers", False) == (True, "")
+    wait_until(
+        lambda: any(("uncertainty", 1) in deleted(markers) for markers in robot.markers),
+        lambda: robot.send(SMALL, make_info(SMALL)),
+    )
+
+
+@pytest.mark.parametrize("mode", ["exact", "approximate"])
+def test_images_wait_for_the_camera_info_of_their_time(robot, start, mode):
+    pytest.importorskip("message_filters", reason="needs ros-$ROS_DISTRO-message-filters")
+    node = start(camera_info_sync=mode)
+    poses = robot.get_poses(SMALL, make_info(SMALL))
+    assert poses.poses
+    alone = robot.send(SMALL)
+    wait_until(lambda: node.stats.unpaired > 0, lambda: robot.send(SMALL, make_info(SMALL)))
+    assert robot.poses_of(alone) is None
 
 
 def test_a_throttle_counts_texts_that_differ_in_numbers_as_one(monkeypatch):
     now_s = 0.0
-    monkeypatch.setattr(node_module.time, "monotonic", lambda: now_s)
-    throttle = Throttle(period_s=5.0)
-    assert throttle.allows("100 bytes short")
-    assert not throttle.allows("2 bytes short")
-    assert throttle.allows("another fault")
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: now_s)
+    limit = Throttle(period_s=5.0)
+    assert limit.allows("100 bytes short")
+    assert not limit.allows("2 bytes short")
+    assert limit.allows("another fault")
     now_s = 5.0
-    assert throttle.allows("3 bytes short")
+    assert limit.allows("3 bytes short")

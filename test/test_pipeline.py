@@ -47,7 +47,7 @@ def pipeline(
         FixedBoxes(boxes),
         estimator or Puppets(),  # type: ignore[arg-type]
         UNIT_CROP,
-        RootError(along=0.1, across=0.01),
+        RootError(along=0.1, across_mm=40.0),
         model="puppets",
         device=torch.device("cpu"),
         options=PipelineOptions(detection_threshold=0, **options),  # type: ignore[arg-type]

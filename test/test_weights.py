@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mppe_ros import weights
 from mppe_ros.checkpoints import CheckpointError, read_state_dict
 from mppe_ros.detectors import DETECTORS
-from mppe_ros.networks import PoseNet, RootNet
+from mppe_ros.networks import LitePoseNet, LiteRootNet, LiteRootPose, PoseNet, RootNet
 from mppe_ros.skeletons import HUMAN36M_18, MUCO_21
 
 
@@ -42,6 +42,20 @@ def test_two_files_make_a_set(tmp_path: Path) -> None:
     assert network.skeleton is MUCO_21
     assert chosen.crop == weights.find("3dmppe").crop
     assert len(weights.verify(chosen)) == 8
+
+
+def test_two_files_of_our_own_training_make_a_set(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = {"root": LiteRootNet(), "pose": LitePoseNet(MUCO_21)}
+    for role, network in networks.items():
+        save_file(network.state_dict(), tmp_path / f"{role}.safetensors")
+    chosen = weights.find(f"{tmp_path}/root.safetensors,{tmp_path}/pose.safetensors")
+    built = chosen.build(weights.locate(chosen))
+    assert isinstance(built, LiteRootPose) and chosen.crop.size == 128
+    crops = torch.randn(2, 3, 128, 128)
+    with torch.inference_mode():
+        expected, _ = networks["pose"].eval()(crops)
+        torch.testing.assert_close(built(crops).joints_px, expected[..., :2] * 128 - 0.5)
 
 
 def test_swapped_checkpoints_are_named(tmp_path: Path) -> None:

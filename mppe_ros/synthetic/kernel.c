@@ -84,6 +84,17 @@ void vertex_normals(int vertices, const float *position, int faces, const int32_
     for (int v = 0; v < vertices; v++) normalize(normals + 3 * v);
 }
 
+/* floorf and ceilf (of what is not negative) without calls: baseline x86-64 lacks instructions. */
+static int32_t floor_int(float x) {
+    int32_t i = (int32_t)x;
+    return i - (x < (float)i);
+}
+
+static int32_t ceil_int(float x) {
+    int32_t i = (int32_t)x;
+    return i + (x > (float)i);
+}
+
 /* ---- z-buffer -------------------------------------------------------------------------------- */
 
 /* Draw triangles into inverse_depth (1/z, larger is nearer; start with zeros), face_id (start with
@@ -116,8 +127,8 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
                 high[i] = fmaxf(q[0][3 + i], fmaxf(q[1][3 + i], q[2][3 + i]));
             }
         if (high[0] < 0 || high[1] < 0 || low[0] > width - 1 || low[1] > height - 1) continue;
-        int left = (int)ceilf(fmaxf(low[0], 0)), right = (int)fminf(high[0], width - 1.f);
-        int top = (int)ceilf(fmaxf(low[1], 0)), bottom = (int)fminf(high[1], height - 1.f);
+        int left = ceil_int(fmaxf(low[0], 0)), right = (int)fminf(high[0], width - 1.f);
+        int top = ceil_int(fmaxf(low[1], 0)), bottom = (int)fminf(high[1], height - 1.f);
         if (left > right || top > bottom) continue;
         double p[3][3], edge[3][3]; /* p: pixel-homogeneous corners (u z, v z, z) */
         for (int k = 0; k < 3; k++) {
@@ -142,8 +153,10 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
         }
         for (int y = top; y <= bottom; y++) {
             float w0 = start[0], w1 = start[1], w2 = start[2];
+            int entered = 0; /* a row enters and leaves a triangle once */
             for (int x = left; x <= right; x++) {
                 if (w0 >= 0 && w1 >= 0 && w2 >= 0) {
+                    entered = 1;
                     float near = w0 + w1 + w2; /* 1/z */
                     size_t o = (size_t)y * width + x;
                     if (near > inverse_depth[o] && near < 1 / nearest) {
@@ -154,6 +167,8 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
                             barycentric[2 * o + 1] = w2 / near;
                         }
                     }
+                } else if (entered) {
+                    break;
                 }
                 w0 += step_u[0];
                 w1 += step_u[1];
@@ -166,12 +181,6 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
 }
 
 /* ---- procedural surfaces --------------------------------------------------------------------- */
-
-/* floorf without a call: baseline x86-64 has no instruction for it. */
-static int32_t floor_int(float x) {
-    int32_t i = (int32_t)x;
-    return i - (x < (float)i);
-}
 
 static uint32_t hash(int32_t x, int32_t y, int32_t z) {
     uint32_t h = (uint32_t)x * 374761393u + (uint32_t)y * 668265263u + (uint32_t)z * 2246822519u;

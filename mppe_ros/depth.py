@@ -1,0 +1,145 @@
+"""RootNet's distance, corrected by a depth image that is registered to the colour image.
+
+A grid of pixels on the torso is looked up in the depth image. Each one votes for a distance of the
+root: the depth of the surface there, less how far PoseNet puts the torso from the root there, plus
+how far the torso lies under its surface. The densest cluster of votes counts, so that an arm, an
+occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet by more
+than its own covariance allows, RootNet's word stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import camera
+from .orientation import TORSO, root_orientation
+from .skeletons import Skeleton
+from .structures import FloatArray, Intrinsics, Person
+
+DepthImage = npt.NDArray[np.floating[Any]]
+
+# The plane through hips and shoulders lies this deep under the surface that a camera sees, and the
+# distance scatters about the truth by this much with an ideal depth camera: people's bulk, which
+# side they show, PoseNet's error. Measured on generated people (docs/depth.md).
+TORSO_DEPTH_MM = 161.0
+FUSION_ERROR_MM = 60.0
+# What a depth camera adds, as a fraction of the distance.
+DEPTH_NOISE = 0.01
+
+# Votes within this distance of each other are one surface: a torso is not flat.
+_CLUSTER_MM = 100.0
+# Of the grid's pixels, those that must agree; the others may be holes, occluders or background.
+_MIN_AGREEING = 0.2
+# Votes that contradict RootNet by more standard deviations than this are another's.
+_GATE = 3.0
+
+# The grid reaches from a little below the hips to the waist: PoseNet is less sure of shoulders.
+_COLUMNS = np.linspace(0.1, 0.9, 9)  # from the right side to the left
+_ROWS = np.linspace(-0.15, 0.45, 9)  # from the hips to the shoulders
+
+
+def _bilinear(columns: FloatArray, rows: FloatArray) -> FloatArray:
+    """(N, 4) weights of the four corners in `TORSO`'s order."""
+    left, up = (axis.ravel() for axis in np.meshgrid(columns, rows))
+    right, down = 1 - left, 1 - up
+    return np.stack([right * down, left * down, right * up, left * up], axis=1)
+
+
+_WEIGHTS = _bilinear(_COLUMNS, _ROWS)
+
+
+def fuse(
+    person: Person, depth_m: DepthImage, intrinsics: Intrinsics, skeleton: Skeleton
+) -> Person:
+    """A person at the distance that RootNet and the depth image agree on.
+
+    The root and all joints keep their pixels and their depths relative to each other; positions,
+    covariance and orientation follow.
+
+    :param depth_m: (H, W) Z, m, of the same pixels as the image; 0 or not finite where unknown.
+    :return: the same person where depth is missing or disagrees.
+    :raises ValueError: a depth image of another size than the camera's image.
+    """
+    if depth_m.shape != (intrinsics.height, intrinsics.width):
+        raise ValueError(
+            f"the depth image is {depth_m.shape[1]}x{depth_m.shape[0]} px, the image "
+            f"{intrinsics.width}x{intrinsics.height} px: it must be registered to the image"
+        )
+    along_mm, across_mm = _deviations_mm(person)
+    expected = float(person.root_mm[2])
+    # The covariance is along the ray, of which Z is the part along the optical axis.
+    obliquity = expected / float(np.linalg.norm(person.root_mm))
+    uncertainty = along_mm * obliquity
+    measured = _measure(_votes_mm(person, depth_m, skeleton), expected, uncertainty)
+    if measured is None:
+        return person
+    noise = np.hypot(FUSION_ERROR_MM, DEPTH_NOISE * measured)
+    # The better known of the two weighs more: a Kalman filter's update.
+    gain = uncertainty**2 / (uncertainty**2 + noise**2)
+    root_z = expected + gain * (measured - expected)
+    along_mm = np.sqrt(1 - gain) * along_mm
+    return _moved(person, root_z, along_mm, across_mm, intrinsics, skeleton)
+
+
+def _deviations_mm(person: Person) -> tuple[float, float]:
+    """The root's standard deviation along and across the viewing ray (`camera.ray_covariance`)."""
+    ray = person.root_mm / np.linalg.norm(person.root_mm)
+    along = float(ray @ person.root_covariance_mm2 @ ray)
+    across = (float(np.trace(person.root_covariance_mm2)) - along) / 2
+    return float(np.sqrt(along)), float(np.sqrt(max(across, 0.0)))
+
+
+def _votes_mm(person: Person, depth_m: DepthImage, skeleton: Skeleton) -> FloatArray:
+    """(N,) the root's Z by each pixel of the torso's grid, NaN where depth is unknown."""
+    corners = skeleton.indices(TORSO)
+    pixels = np.rint(_WEIGHTS @ person.joints_px[corners])
+    behind_root_mm = _WEIGHTS @ (person.joints_mm[corners, 2] - person.root_mm[2])
+    height, width = depth_m.shape
+    # Written so that NaN fails.
+    inside = np.all((pixels >= 0) & (pixels < (width, height)), axis=1)
+    u, v = np.where(inside[:, None], pixels, 0).astype(np.intp).T
+    seen_m = np.asarray(depth_m[v, u], np.float64)
+    known = inside & np.isfinite(seen_m) & (seen_m > 0)
+    return np.where(known, seen_m * 1000 + TORSO_DEPTH_MM - behind_root_mm, np.nan)
+
+
+def _measure(votes_mm: FloatArray, expected_mm: float, uncertainty_mm: float) -> float | None:
+    """The mean of the densest cluster of votes; None where too few agree with each other and
+    with what is expected."""
+    deviation = (votes_mm - expected_mm) / np.hypot(uncertainty_mm, FUSION_ERROR_MM)
+    votes = votes_mm[np.abs(deviation) < _GATE]
+    if len(votes) == 0:
+        return None
+    reach = np.hypot(_CLUSTER_MM, 2 * DEPTH_NOISE * expected_mm)
+    neighbours = np.abs(votes[:, None] - votes) <= reach
+    counts = neighbours.sum(axis=1)
+    if counts.max() < _MIN_AGREEING * len(votes_mm):
+        return None
+    return float(votes[neighbours[counts.argmax()]].mean())
+
+
+def _moved(
+    person: Person,
+    root_z_mm: float,
+    along_mm: float,
+    across_mm: float,
+    intrinsics: Intrinsics,
+    skeleton: Skeleton,
+) -> Person:
+    """The person with the root at another Z, all pixels as they were."""
+    root_mm = camera.back_project(person.root_px, root_z_mm, intrinsics)
+    joints_z = person.joints_mm[:, 2] + root_z_mm - person.root_mm[2]
+    joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
+    orientation, orientation_covariance = root_orientation(joints_mm, skeleton)
+    return replace(
+        person,
+        root_mm=root_mm,
+        root_covariance_mm2=camera.ray_covariance(root_mm, along_mm, across_mm),
+        joints_mm=joints_mm,
+        root_orientation_xyzw=orientation,
+        root_orientation_covariance=orientation_covariance,
+    )
