@@ -327,7 +327,9 @@ def _calibration(settings: dict[str, Any], source: str | Path) -> Calibration:
 def main(args: list[str] | None = None) -> int:
     """Runs until the source ends or a signal comes; 0, or 1 with one sentence that says why."""
     # Not rclpy's handlers: they end all communication before the last image has arrived.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell's background job starts with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SampleCamera()
