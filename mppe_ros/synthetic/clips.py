@@ -135,11 +135,13 @@ def write_clip(generator: ClipGenerator, index: int, out: Path) -> None:
     for name in ("rgb", "depth"):
         (out / name).mkdir(parents=True, exist_ok=True)
     images = []
-    lens = generator.plan(index).lens
+    plan = generator.plan(index)
+    lens = plan.lens
     for frame, picture in enumerate(tqdm(generator(index), total=generator.frames, unit="frame")):
         cv2.imwrite(f"{out}/rgb/{frame:06d}.jpg", picture.image[..., ::-1])
         cv2.imwrite(f"{out}/depth/{frame:06d}.png", picture.depth_mm)
-        images.append(describe(picture.annotations, frame))
+        pose = {"camera_to_world": plan.views[frame].to_world.round(6).tolist()}
+        images.append({**describe(picture.annotations, frame), **pose})
     info = {
         "width": lens.width, "height": lens.height, "distortion_model": lens.distortion_model,
         "d": list(lens.distortion), "k": lens.matrix.ravel().tolist(),

@@ -164,6 +164,13 @@ class View:
         """Where the camera is, in the world."""
         return np.asarray(-self.rotation.T @ self.translation)
 
+    @property
+    def to_world(self) -> NDArray[np.float64]:
+        """The matrix (4, 4) that takes points of the camera frame into the world, m."""
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = self.rotation.T, self.eye_m
+        return matrix
+
     def to_camera(self, world: NDArray[Any]) -> NDArray[np.float64]:
         """Carry world points (..., 3) into the camera frame, same unit (m)."""
         return np.asarray(world @ self.rotation.T + self.translation, np.float64)
