@@ -92,6 +92,66 @@ HUMAN36M_17 = Skeleton(
     root_index=0,
 )
 
+# The joint sets of data sets, as the reference release names and orders them. Networks aren't
+# trained for these: `datasets` maps them by name to one of the above.
+
+MUPOTS_17 = Skeleton(
+    name="mupots_17",
+    joint_names=MUCO_21.joint_names[:17],
+    bones=tuple(bone for bone in MUCO_21.bones if max(bone) < 17),
+    flip_pairs=MUCO_21.flip_pairs[:6],
+    root_index=14,
+)
+
+MPII_16 = Skeleton(
+    name="mpii_16",
+    joint_names=(
+        "R_Ankle", "R_Knee", "R_Hip", "L_Hip", "L_Knee", "L_Ankle", "Pelvis", "Thorax", "Neck",
+        "Head", "R_Wrist", "R_Elbow", "R_Shoulder", "L_Shoulder", "L_Elbow", "L_Wrist",
+    ),
+    bones=(
+        (0, 1), (1, 2), (2, 6), (7, 12), (12, 11), (11, 10), (5, 4), (4, 3), (3, 6), (7, 13),
+        (13, 14), (14, 15), (6, 7), (7, 8), (8, 9),
+    ),
+    flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    root_index=6,
+)  # fmt: skip
+
+# COCO's 17 keypoints, and the middles of the shoulders and of the hips.
+COCO_19 = Skeleton(
+    name="coco_19",
+    joint_names=(
+        "Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear", "L_Shoulder", "R_Shoulder", "L_Elbow",
+        "R_Elbow", "L_Wrist", "R_Wrist", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle",
+        "R_Ankle", "Thorax", "Pelvis",
+    ),
+    bones=(
+        (1, 2), (0, 1), (0, 2), (2, 4), (1, 3), (6, 8), (8, 10), (5, 7), (7, 9), (12, 14),
+        (14, 16), (11, 13), (13, 15), (5, 6), (11, 12),
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    root_index=18,
+)  # fmt: skip
+
+SMPL_24 = Skeleton(
+    name="smpl_24",
+    joint_names=(
+        "Pelvis", "L_Hip", "R_Hip", "Torso", "L_Knee", "R_Knee", "Spine", "L_Ankle", "R_Ankle",
+        "Chest", "L_Toe", "R_Toe", "Neck", "L_Thorax", "R_Thorax", "Head", "L_Shoulder",
+        "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist", "R_Wrist", "L_Hand", "R_Hand",
+    ),
+    bones=(
+        (0, 1), (0, 2), (0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 8), (6, 9), (7, 10), (8, 11),
+        (9, 12), (9, 13), (9, 14), (12, 15), (13, 16), (14, 17), (16, 18), (17, 19), (18, 20),
+        (19, 21), (20, 22), (21, 23),
+    ),
+    flip_pairs=(
+        (2, 1), (5, 4), (8, 7), (11, 10), (14, 13), (17, 16), (19, 18), (21, 20), (23, 22),
+    ),
+    root_index=0,
+)  # fmt: skip
+
+# Of networks' outputs, by name.
 SKELETONS = {skeleton.name: skeleton for skeleton in (MUCO_21, HUMAN36M_18, HUMAN36M_17)}
 
 

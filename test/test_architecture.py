@@ -11,14 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
-    ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle"),
-    ("camera", "crops", "trunks", "records", "worker", "orientation"),
-    ("networks", "drawing", "depth", "frames", "diagnostics"),
+    ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
+     "image_messages"),
+    ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info"),
+    ("networks", "drawing", "depth", "frames", "diagnostics", "markers"),
     ("weights", "detectors"),
     ("pipeline",),
     (
         "evaluation", "synthetic", "training",
-        "camera_info", "conversions", "markers", "parameters", "synchronisation",
+        "conversions", "parameters", "synchronisation",
     ),
     ("processing", "subscriptions", "outputs"),
     ("cli", "node", "sample_camera", "bridge"),
@@ -26,7 +27,7 @@ LAYERS = (
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROS_MODULES = {
-    "bridge", "camera_info", "conversions", "declaration", "demo", "markers", "node", "outputs",
+    "bridge", "conversions", "declaration", "demo", "node", "outputs",
     "parameters", "processing", "sample_camera", "subscriptions", "synchronisation",
 }  # fmt: skip
 
