@@ -14,7 +14,7 @@ LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
      "image_messages"),
     ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info"),
-    ("networks", "drawing", "depth", "frames", "diagnostics", "markers"),
+    ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets"),
     ("weights", "detectors"),
     ("pipeline",),
     (
