@@ -2,18 +2,19 @@
 
 A calibration is for the sensor's full resolution. What arrives may be a window of it (ROI, in full
 pixels), whose pixels were then combined (binning), and rectified or not; sensor_msgs/CameraInfo
-defines these in this order.
+defines these in this order. The message is read by its fields: rclpy's will do, and so will that
+which `rosbags` reads without ROS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sensor_msgs.msg import CameraInfo
-
-from .conversions import ConversionError
+from .image_messages import ConversionError
 from .structures import Intrinsics, IntrinsicsError
+
+CameraInfo = Any
 
 # Names that cameras and calibration tools give to sensor_msgs' models.
 MODEL_ALIASES = {

@@ -45,7 +45,7 @@ from mppe_ros.msg import Pose3DArray
 
 from . import drawing, media
 from .camera_info import ImageSource, intrinsics_of
-from .conversions import image_to_rgb, record_from_message
+from .conversions import record_from_message
 from .drawing import TopPoint
 from .evaluation.matching import (
     Scores,
@@ -55,6 +55,7 @@ from .evaluation.matching import (
     predicted_bodies,
     read_truth,
 )
+from .image_messages import image_to_rgb
 from .media import MediaError, Rgb
 from .records import METRES_PER_MM, Record, to_json
 from .sample_camera import SAMPLE_CLIP, calibration_file

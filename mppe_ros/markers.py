@@ -1,4 +1,8 @@
-"""People as RViz markers, one marker per person and namespace."""
+"""People as RViz markers, one marker per person and namespace.
+
+Built as records with the fields of visualization_msgs/Marker, as `records.py` builds the poses:
+they become messages of rclpy in the node (`conversions.py`) and of `rosbags` in a bag (`bags.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Quaternion, Vector3
-from std_msgs.msg import ColorRGBA, Header
 from transforms3d.quaternions import mat2quat
-from visualization_msgs.msg import Marker, MarkerArray
 
-from .conversions import message_from_record
 from .records import Record
 from .skeletons import Skeleton
 from .structures import JointStatus
+
+# visualization_msgs/Marker's constants.
+SPHERE, LINE_LIST, SPHERE_LIST, TEXT_VIEW_FACING = 2, 5, 7, 9
+ADD, DELETE, DELETEALL = 0, 2, 3
 
 JOINT_DIAMETER_M = 0.06
 BONE_WIDTH_M = 0.03
@@ -44,7 +47,7 @@ _HUE_STEP = (math.sqrt(5) - 1) / 2
 # A box's corners are numbered by bits (x, y, z); an edge joins two that differ in one.
 _BOX_EDGES = tuple((a, a | bit) for bit in (1, 2, 4) for a in range(8) if not a & bit)
 
-Points = dict[int, Point]  # by joint index, finite only
+Points = dict[int, Record]  # by joint index, finite only
 
 
 class MarkerBuilder:
@@ -61,38 +64,37 @@ class MarkerBuilder:
         min_lifetime_s: float,
         uncertainty: bool = False,
         up: Sequence[float] = OPTICAL_UP,
-    ) -> MarkerArray:
-        """Markers of the people of one image, and DELETE for every one that vanished.
+    ) -> Record:
+        """MarkerArray of the people of one image, and DELETE for every one that vanished.
 
         :param record: Pose3DArray's fields.
         :param min_lifetime_s: the backstop at high rates; at lower ones it is 3 periods.
         :param uncertainty: also an ellipsoid around each root, one standard deviation in size.
         :param up: the camera's upward direction in the record's frame, for the labels.
         """
-        header = message_from_record(Header, record["header"])
+        header = record["header"]
         lifetime = _duration(self._lifetime_s(header, min_lifetime_s))
         markers = []
         for position, pose in enumerate(record["poses"]):
             # A person without an id is told from the others of this image by its position.
             marker_id = pose["track_id"] or 1 + position
             for marker in self._person(pose, marker_id, uncertainty, up):
-                marker.header, marker.id, marker.lifetime = header, marker_id, lifetime
-                markers.append(marker)
-        now = {(marker.ns, marker.id) for marker in markers}
+                markers.append({"header": header, "id": marker_id, "lifetime": lifetime, **marker})
+        now = {(marker["ns"], marker["id"]) for marker in markers}
         gone = [
-            Marker(header=header, ns=namespace, id=marker_id, action=Marker.DELETE)
+            {"header": header, "ns": namespace, "id": marker_id, "action": DELETE}
             for namespace, marker_id in sorted(self._shown - now)
         ]
         self._shown = now
-        return MarkerArray(markers=gone + markers)
+        return {"markers": gone + markers}
 
-    def clear(self) -> MarkerArray:
+    def clear(self) -> Record:
         """A lone DELETEALL: RViz takes it for everything of the topic."""
         self._shown.clear()
-        return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+        return {"markers": [{"action": DELETEALL}]}
 
-    def _lifetime_s(self, header: Header, min_lifetime_s: float) -> float:
-        stamp_s = header.stamp.sec + header.stamp.nanosec * 1e-9
+    def _lifetime_s(self, header: Record, min_lifetime_s: float) -> float:
+        stamp_s = header["stamp"]["sec"] + header["stamp"]["nanosec"] * 1e-9
         period_s = 0.0 if self._last_stamp_s is None else stamp_s - self._last_stamp_s
         self._last_stamp_s = stamp_s
         # A negative period is a bag that starts anew.
@@ -100,30 +102,30 @@ class MarkerBuilder:
 
     def _person(
         self, pose: Record, marker_id: int, uncertainty: bool, up: Sequence[float]
-    ) -> Iterator[Marker]:
+    ) -> Iterator[Record]:
         joints = _valid_joints(pose["joints"])
         if not joints:
             return
         colours = {side: _colour(marker_id * _HUE_STEP, *shade) for side, shade in _SHADES.items()}
         yield self._joints(joints, colours)
         bones = self._bones(joints, colours)
-        if bones.points:
+        if bones["points"]:
             yield bones
         yield _label(pose, joints, up)
         yield _box(joints, colours["middle"])
         if uncertainty:
             yield from _ellipsoid(pose["root"], colours["middle"])
 
-    def _joints(self, joints: Points, colours: dict[str, ColorRGBA]) -> Marker:
+    def _joints(self, joints: Points, colours: dict[str, Record]) -> Record:
         return _marker(
             "joints",
-            Marker.SPHERE_LIST,
-            Vector3(x=JOINT_DIAMETER_M, y=JOINT_DIAMETER_M, z=JOINT_DIAMETER_M),
+            SPHERE_LIST,
+            _xyz(JOINT_DIAMETER_M, JOINT_DIAMETER_M, JOINT_DIAMETER_M),
             points=list(joints.values()),
             colors=[colours[self._skeleton.side(joint)] for joint in joints],
         )
 
-    def _bones(self, joints: Points, colours: dict[str, ColorRGBA]) -> Marker:
+    def _bones(self, joints: Points, colours: dict[str, Record]) -> Record:
         bones = [
             (parent, child)
             for parent, child in self._skeleton.bones
@@ -131,18 +133,18 @@ class MarkerBuilder:
         ]
         return _marker(
             "bones",
-            Marker.LINE_LIST,
-            Vector3(x=BONE_WIDTH_M),
+            LINE_LIST,
+            _xyz(x=BONE_WIDTH_M),
             points=[joints[joint] for bone in bones for joint in bone],
             # A bone belongs to the side of its outer end.
             colors=[colours[self._skeleton.side(child)] for _, child in bones for _ in range(2)],
         )
 
 
-def _label(pose: Record, joints: Points, up: Sequence[float]) -> Marker:
+def _label(pose: Record, joints: Points, up: Sequence[float]) -> Record:
     """Id and distance, above the highest joint."""
     heights = {
-        joint: sum(getattr(point, axis) * part for axis, part in zip("xyz", up, strict=True))
+        joint: sum(point[axis] * part for axis, part in zip("xyz", up, strict=True))
         for joint, point in joints.items()
     }
     highest = joints[max(heights, key=heights.__getitem__)]
@@ -152,38 +154,38 @@ def _label(pose: Record, joints: Points, up: Sequence[float]) -> Marker:
     name = f"{pose['track_id']}: " if pose["track_id"] else ""
     marker = _marker(
         "labels",
-        Marker.TEXT_VIEW_FACING,
-        Vector3(z=LABEL_HEIGHT_M),
-        color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
+        TEXT_VIEW_FACING,
+        _xyz(z=LABEL_HEIGHT_M),
+        color={"r": 1.0, "g": 1.0, "b": 1.0, "a": 1.0},
         text=f"{name}{distance_m:.1f} m",
     )
-    marker.pose.position = Point(**{
-        axis: getattr(highest, axis) + LABEL_ABOVE_HEAD_M * part
+    marker["pose"]["position"] = {
+        axis: highest[axis] + LABEL_ABOVE_HEAD_M * part
         for axis, part in zip("xyz", up, strict=True)
-    })  # fmt: skip
+    }
     return marker
 
 
-def _box(joints: Points, colour: ColorRGBA) -> Marker:
+def _box(joints: Points, colour: Record) -> Record:
     """The wire box, along the frame's axes, that holds the joints."""
     ranges = [
         (min(values), max(values))
-        for values in zip(*((p.x, p.y, p.z) for p in joints.values()), strict=True)
+        for values in zip(*((p["x"], p["y"], p["z"]) for p in joints.values()), strict=True)
     ]
     corners = [
-        Point(**{axis: ranges[bit][corner >> bit & 1] for bit, axis in enumerate("xyz")})
+        {axis: ranges[bit][corner >> bit & 1] for bit, axis in enumerate("xyz")}
         for corner in range(8)
     ]
     return _marker(
         "boxes",
-        Marker.LINE_LIST,
-        Vector3(x=BOX_WIDTH_M),
+        LINE_LIST,
+        _xyz(x=BOX_WIDTH_M),
         points=[corners[end] for edge in _BOX_EDGES for end in edge],
         color=colour,
     )
 
 
-def _ellipsoid(root: Record, colour: ColorRGBA) -> Iterator[Marker]:
+def _ellipsoid(root: Record, colour: Record) -> Iterator[Record]:
     """Where the root is, up to one standard deviation along each axis; nothing where unknown."""
     covariance = np.reshape(root["covariance"], (6, 6))[:3, :3]
     if not np.isfinite([*covariance.ravel(), *root["pose"]["position"].values()]).all():
@@ -194,35 +196,40 @@ def _ellipsoid(root: Record, colour: ColorRGBA) -> Iterator[Marker]:
     diameters = np.maximum(2 * np.sqrt(np.maximum(variances, 0)), _MIN_DIAMETER_M)
     marker = _marker(
         "uncertainty",
-        Marker.SPHERE,
-        Vector3(**dict(zip("xyz", map(float, diameters), strict=True))),
-        color=ColorRGBA(r=colour.r, g=colour.g, b=colour.b, a=UNCERTAINTY_ALPHA),
+        SPHERE,
+        _xyz(*map(float, diameters)),
+        color={**colour, "a": UNCERTAINTY_ALPHA},
     )
-    marker.pose.position = Point(**root["pose"]["position"])
-    marker.pose.orientation = Quaternion(w=w, x=x, y=y, z=z)
+    marker["pose"] = {
+        "position": root["pose"]["position"],
+        "orientation": {"w": w, "x": x, "y": y, "z": z},
+    }
     yield marker
 
 
-def _marker(namespace: str, kind: int, scale: Vector3, **fields: Any) -> Marker:
-    marker = Marker(ns=namespace, type=kind, action=Marker.ADD, scale=scale, **fields)
-    marker.pose.orientation.w = 1.0
-    return marker
+def _marker(namespace: str, kind: int, scale: Record, **fields: Any) -> Record:
+    pose = {"position": _xyz(), "orientation": {**_xyz(), "w": 1.0}}
+    return {"ns": namespace, "type": kind, "action": ADD, "scale": scale, "pose": pose, **fields}
+
+
+def _xyz(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Record:
+    return {"x": x, "y": y, "z": z}
 
 
 def _valid_joints(joints: Sequence[Record]) -> Points:
     return {
-        index: Point(**joint["position"])
+        index: joint["position"]
         for index, joint in enumerate(joints)
         if joint["status"] != JointStatus.INVALID
         and all(math.isfinite(joint["position"][axis]) for axis in "xyz")
     }
 
 
-def _colour(hue: float, saturation: float, value: float) -> ColorRGBA:
+def _colour(hue: float, saturation: float, value: float) -> Record:
     r, g, b = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return ColorRGBA(r=r, g=g, b=b, a=1.0)
+    return {"r": r, "g": g, "b": b, "a": 1.0}
 
 
-def _duration(seconds: float) -> Duration:
+def _duration(seconds: float) -> Record:
     whole = int(seconds)
-    return Duration(sec=whole, nanosec=int((seconds - whole) * 1e9))
+    return {"sec": whole, "nanosec": int((seconds - whole) * 1e9)}

@@ -29,10 +29,11 @@ from rclpy.time import Time
 from std_srvs.srv import SetBool, Trigger
 
 from . import parameters
-from .conversions import ConversionError, message_from_record
+from .conversions import message_from_record
 from .devices import release_memory
 from .diagnostics import Diagnostics, Situation, Stats
 from .frames import FrameError, TransformLookup
+from .image_messages import ConversionError
 from .outputs import Outputs
 from .pipeline import Pipeline
 from .processing import Fusion, Processor, Seen

@@ -71,7 +71,7 @@ class Outputs:
                 "root_index": skeleton.root_index,
                 "model": pipeline.model,
             }
-            self._markers.publish(self._builder.clear())
+            self._markers.publish(message_from_record(MarkerArray, self._builder.clear()))
 
     def close(self) -> None:
         """Says that nobody is known to be there any more, then sends nothing."""
@@ -79,7 +79,7 @@ class Outputs:
             if self._builder is None:
                 return
             self._poses.publish(self._nobody())
-            self._markers.publish(self._builder.clear())
+            self._markers.publish(message_from_record(MarkerArray, self._builder.clear()))
             self._builder = None
 
     def reset_markers(self) -> bool:
@@ -87,7 +87,7 @@ class Outputs:
         with self._lock:
             if self._builder is None:
                 return False
-            self._markers.publish(self._builder.clear())
+            self._markers.publish(message_from_record(MarkerArray, self._builder.clear()))
             return True
 
     def publish(self, session: int, seen: Seen, settings: Settings) -> bool:
@@ -105,7 +105,7 @@ class Outputs:
                     uncertainty=settings.uncertainty_markers,
                     up=seen.up,
                 )
-                self._markers.publish(markers)
+                self._markers.publish(message_from_record(MarkerArray, markers))
             if debug_image is not None:
                 self._debug_image.publish(debug_image)
             return True

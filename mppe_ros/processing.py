@@ -9,10 +9,10 @@ import numpy as np
 from std_msgs.msg import Header
 
 from .camera_info import ImageSource, intrinsics_of
-from .conversions import ImageArray, depth_to_m, image_to_rgb
 from .depth import fuse
 from .devices import StageClock
 from .frames import transform_record
+from .image_messages import ImageArray, depth_to_m, image_to_rgb
 from .markers import OPTICAL_UP
 from .parameters import Settings
 from .pipeline import Pipeline

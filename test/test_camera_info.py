@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from mppe_ros import camera
 from mppe_ros.camera_info import MODEL_ALIASES, ImageSource, intrinsics_of
-from mppe_ros.conversions import ConversionError
+from mppe_ros.image_messages import ConversionError
 from mppe_ros.structures import Intrinsics, IntrinsicsError
 
 K = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]

@@ -13,13 +13,12 @@ messages = pytest.importorskip("mppe_ros.msg", reason="needs the built package: 
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from mppe_ros.conversions import (  # noqa: E402
+from mppe_ros.conversions import message_from_record, record_from_message  # noqa: E402
+from mppe_ros.image_messages import (  # noqa: E402
     BYTES_PER_PIXEL,
     ConversionError,
     depth_to_m,
     image_to_rgb,
-    message_from_record,
-    record_from_message,
 )
 from mppe_ros.records import pose_array_record  # noqa: E402
 from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402

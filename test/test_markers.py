@@ -7,11 +7,23 @@ import pytest
 
 pytest.importorskip("visualization_msgs", reason="needs ROS 2")
 
-from visualization_msgs.msg import Marker
+from visualization_msgs.msg import Marker, MarkerArray
 
-from mppe_ros.markers import MarkerBuilder
+from mppe_ros import markers
+from mppe_ros.conversions import message_from_record
 from mppe_ros.skeletons import HUMAN36M_17, SKELETONS
 from mppe_ros.structures import JointStatus
+
+
+class MarkerBuilder(markers.MarkerBuilder):
+    """Its records as messages."""
+
+    def build(self, *args, **options):
+        return message_from_record(MarkerArray, super().build(*args, **options))
+
+    def clear(self):
+        return message_from_record(MarkerArray, super().clear())
+
 
 NAMESPACES = {"joints", "bones", "labels", "boxes"}
 LIFETIME_S = 0.5
