@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from ..checkpoints import CheckpointError
+from ..datasets import DatasetError
 from ..devices import DeviceError
 from ..media import MediaError
 from ..structures import IntrinsicsError
 from ..synthetic.cli import synth
+from .data import data
 from .eval import eval_
 from .run import run
 from .train import train
@@ -23,7 +25,7 @@ class OneSentenceErrors(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (CheckpointError, DeviceError, IntrinsicsError, MediaError) as error:
+        except (CheckpointError, DatasetError, DeviceError, IntrinsicsError, MediaError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -33,6 +35,7 @@ def main() -> None:
     """Absolute 3D human poses from a single camera (3DMPPE)."""
 
 
+main.add_command(data)
 main.add_command(eval_)
 main.add_command(run)
 main.add_command(synth)

@@ -75,6 +75,10 @@ class Human36M(Dataset):
             folder / "bbox_root" / "bbox_root_human36m_output.json",
         ]
 
+    @classmethod
+    def open_whole(cls, folder: Path, split: str) -> Dataset:
+        return cls(folder, split, protocol=1)
+
     def _subject(self, folder: Path, subject: int) -> Iterator[Row]:
         # One subject after the other: the files are hundreds of megabytes each.
         path = _file(folder, subject, "data")

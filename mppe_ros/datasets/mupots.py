@@ -39,7 +39,7 @@ class MuPoTS(Dataset):
     def annotation_files(cls, folder: Path, split: str) -> list[Path]:
         return [
             folder / "data" / "MuPoTS-3D.json",
-            *(folder / _IMAGES / sequence / "annot.mat" for sequence in SEQUENCES),
+            *(_annotations_of(folder, sequence) for sequence in SEQUENCES),
         ]
 
     @classmethod
@@ -48,6 +48,24 @@ class MuPoTS(Dataset):
             folder / "bbox" / "bbox_mupots_output.json",
             folder / "bbox_root" / "bbox_root_mupots_output.json",
         ]
+
+    def own_problems(self) -> list[str]:
+        """Broken annot.mat, and sequences where its valid people aren't those of the JSON."""
+        problems = []
+        for sequence in SEQUENCES:
+            if not _annotations_of(self.folder, sequence).is_file():
+                continue  # said already
+            try:
+                frames = sequence_truth(self.folder, sequence)
+            except DatasetError as error:
+                problems.append(str(error))
+                continue
+            here, there = self.groups.count(sequence), sum(len(f.joints_px) for f in frames)
+            if here != there:
+                problems.append(
+                    f"{sequence}: {here} valid people in MuPoTS-3D.json, {there} in annot.mat"
+                )
+        return problems
 
     def _rows(self, folder: Path) -> Iterator[Row]:
         path = self.annotation_files(folder, "test")[0]
@@ -87,7 +105,7 @@ def sequence_truth(folder: Path, sequence: str) -> list[TrueFrame]:
 
     :raises DatasetError: ``annot.mat`` is missing, broken or of another form.
     """
-    path = folder / _IMAGES / sequence / "annot.mat"
+    path = _annotations_of(folder, sequence)
     try:
         cells = loadmat(path)["annotations"]
         return [
@@ -103,6 +121,10 @@ def sequence_truth(folder: Path, sequence: str) -> list[TrueFrame]:
         raise DatasetError(f"{path} can't be read: {error}") from error
     except Exception as error:  # scipy's reader raises all kinds of errors on broken files
         raise DatasetError(f"{path} is no annot.mat of MuPoTS-3D ({error!r})") from error
+
+
+def _annotations_of(folder: Path, sequence: str) -> Path:
+    return folder / _IMAGES / sequence / "annot.mat"
 
 
 def _struct(cell: Any) -> dict[str, Any]:
