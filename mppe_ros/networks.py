@@ -6,6 +6,7 @@ checkpoints load as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .skeletons import Skeleton
-from .trunks import TRUNKS, EfficientNetLite0
+from .trunks import TRUNKS, EfficientNetLite0, StackedHourglass, Trunk, run_stages
 
 HEATMAP_STRIDE = 4  # crop px per heatmap cell, reference heads
 DEPTH_BINS = 64
@@ -65,6 +66,16 @@ def soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(means, -1), (1 - spread).clamp(0, 1)
 
 
+def hard_argmax(heatmaps: torch.Tensor) -> torch.Tensor:
+    """The cell with the highest value; arguments and cells as in :func:`soft_argmax`."""
+    cells = heatmaps.flatten(2).argmax(-1)
+    axes = []
+    for size in reversed(heatmaps.shape[2:]):
+        axes.append(cells % size)
+        cells = cells // size
+    return torch.stack(axes, -1).float()
+
+
 def _deconvolutions(inputs: int) -> nn.Sequential:
     """Three times: 4x4 deconvolution of stride 2 to 256 channels, BN, ReLU (Xiao et al. 2018)."""
     layers: list[nn.Module] = []
@@ -78,17 +89,107 @@ def _deconvolutions(inputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class _RootHead(nn.Module):
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.deconv_layers = _deconvolutions(inputs)
-        self.xy_layer = nn.Conv2d(256, 1, 1)
-        self.depth_layer = nn.Conv2d(inputs, 1, 1)
+class _MapHead(nn.Module):
+    """Features to ``outputs`` maps of stride 4.
 
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        heatmap = self.xy_layer(self.deconv_layers(features))
-        gamma = self.depth_layer(features.mean((2, 3), keepdim=True))
-        return heatmap, gamma.float().flatten()
+    Three deconvolutions and a 1x1 convolution; for stacked hourglasses, which are at stride 4
+    already, a 1x1 convolution per stack and one that feeds its maps back.
+    """
+
+    def __init__(self, trunk: Trunk, outputs: int, last: str) -> None:
+        super().__init__()
+        self._last = last  # the release's name of the convolution that makes the maps
+        channels = trunk.channels
+        if isinstance(trunk, StackedHourglass):
+            stacks = len(trunk.hourglasses)
+            self.stack_layers = nn.ModuleList(
+                nn.Conv2d(channels, outputs, 1) for _ in range(stacks)
+            )
+            self.feedback_layers = nn.ModuleList(
+                nn.Conv2d(outputs, channels, 1) for _ in range(stacks - 1)
+            )
+        else:
+            self.deconv_layers = _deconvolutions(channels)
+            self.add_module(last, nn.Conv2d(256, outputs, 1))
+
+    def maps(self, stage: int, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A stage's maps (N, outputs, H/4, W/4) and their feedback, as ``trunks.Predict``."""
+        if self._last in self._modules:
+            return self.get_submodule(self._last)(self.deconv_layers(features)), None
+        maps = self.stack_layers[stage](features)
+        last = stage == len(self.feedback_layers)
+        return maps, None if last else self.feedback_layers[stage](maps)
+
+
+class _RootHead(_MapHead):
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__(trunk, 1, "xy_layer")
+        self.depth_layer = nn.Conv2d(trunk.channels, 1, 1)
+
+    def gamma(self, features: torch.Tensor) -> torch.Tensor:
+        return self.depth_layer(features.mean((2, 3), keepdim=True)).float().flatten()
+
+
+class _PoseHead(_MapHead):
+    def __init__(self, trunk: Trunk, joint_count: int) -> None:
+        super().__init__(trunk, joint_count * DEPTH_BINS, "final_layer")
+        self.joint_count = joint_count
+
+    def maps(self, stage: int, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        maps, feedback = super().maps(stage, features)
+        return maps.unflatten(1, (self.joint_count, DEPTH_BINS)), feedback
+
+
+class _RegressionHead(nn.Module):
+    """Coordinates straight from pooled features, without a map."""
+
+    def __init__(self, trunk: Trunk, joint_count: int) -> None:
+        super().__init__()
+        if isinstance(trunk, StackedHourglass):
+            raise ValueError("direct regression has no maps, which stacked hourglasses pass on")
+        self.coordinates = nn.Conv2d(trunk.channels, joint_count * 3, 1)
+
+    def maps(self, stage: int, features: torch.Tensor) -> tuple[torch.Tensor, None]:
+        pooled = features.mean((2, 3), keepdim=True)
+        return self.coordinates(pooled).float().flatten(1).unflatten(1, (-1, 3)), None
+
+
+class Decoder(NamedTuple):
+    """How the joints are found in what the pose head gives."""
+
+    head: Callable[[Trunk, int], _PoseHead | _RegressionHead]
+    # a stage's maps, and the crop's side in cells, to joints (N, J, 3) in cells and scores (N, J)
+    decode: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _decode_classes(volume: torch.Tensor, _: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return hard_argmax(volume), soft_argmax(volume)[1]
+
+
+def _decode_gaussians(volume: torch.Tensor, _: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return hard_argmax(volume), volume.flatten(2).amax(-1).float().clamp(0, 1)
+
+
+def _decode_coordinates(unit: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # 0 is the middle, so that a network that knows nothing says something sensible. It doesn't
+    # know how sure it is.
+    scale = unit.new_tensor([cells, cells, DEPTH_BINS])
+    return (unit + 0.5) * scale, torch.ones_like(unit[..., 0])
+
+
+# The paper's, and what it is better than (Sun et al. 2018, section 2): the cell with the highest
+# value, of maps trained by cross entropy or to be Gaussians; no map at all.
+DECODERS = {
+    "integral": Decoder(_PoseHead, lambda volume, _: soft_argmax(volume)),
+    "cross_entropy": Decoder(_PoseHead, _decode_classes),
+    "gaussian": Decoder(_PoseHead, _decode_gaussians),
+    "regression": Decoder(_RegressionHead, _decode_coordinates),
+}
+
+
+# A RootNet's pelvis and γ, a PoseNet's joints and scores.
+_Root = tuple[torch.Tensor, torch.Tensor]
+_Pose = tuple[torch.Tensor, torch.Tensor]
 
 
 class RootNet(nn.Module):
@@ -97,53 +198,92 @@ class RootNet(nn.Module):
     def __init__(self, trunk: str = "resnet50") -> None:
         super().__init__()
         self.backbone = TRUNKS[trunk]()
-        self.root = _RootHead(self.backbone.channels)
+        self.root = _RootHead(self.backbone)
 
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def stages(self, crops: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The pelvis (N, 2) in heatmap cells as each stage of the trunk has it, and γ (N,)."""
+        features, maps = run_stages(self.backbone, crops, self.root.maps)
+        return [soft_argmax(heatmap)[0][:, 0] for heatmap in maps], self.root.gamma(features)
+
+    def forward(self, crops: torch.Tensor) -> _Root:
         """(N, 3, 256, 256) to the pelvis (N, 2) in heatmap cells and γ (N,)."""
-        heatmap, gamma = self.root(self.backbone(crops))
-        cells, _ = soft_argmax(heatmap)
-        return cells[:, 0], gamma
-
-
-class _PoseHead(nn.Module):
-    def __init__(self, inputs: int, joint_count: int) -> None:
-        super().__init__()
-        self.deconv_layers = _deconvolutions(inputs)
-        self.final_layer = nn.Conv2d(256, joint_count * DEPTH_BINS, 1)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.final_layer(self.deconv_layers(features))
+        roots, gamma = self.stages(crops)
+        return roots[-1], gamma
 
 
 class PoseNet(nn.Module):
-    """Root-relative 3D joints by integral regression (paper, section 6)."""
+    """Root-relative 3D joints, by integral regression if nothing else is said (section 6)."""
 
-    def __init__(self, skeleton: Skeleton, trunk: str = "resnet50") -> None:
+    def __init__(
+        self, skeleton: Skeleton, trunk: str = "resnet50", decoder: str = "integral"
+    ) -> None:
         super().__init__()
-        self.skeleton = skeleton
+        self.skeleton, self.decoder = skeleton, DECODERS[decoder]
         self.backbone = TRUNKS[trunk]()
-        self.head = _PoseHead(self.backbone.channels, len(skeleton))
+        self.head = self.decoder.head(self.backbone, len(skeleton))
 
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 3, 256, 256) to x, y, z (N, J, 3) in heatmap cells and sharpness (N, J)."""
-        volume = self.head(self.backbone(crops))
-        return soft_argmax(volume.unflatten(1, (len(self.skeleton), DEPTH_BINS)))
+    def stages(self, crops: torch.Tensor) -> list[torch.Tensor]:
+        """Each stage's volumes (N, J, 64, H/4, W/4), or coordinates (N, J, 3) of a regression."""
+        return run_stages(self.backbone, crops, self.head.maps)[1]
+
+    def forward(self, crops: torch.Tensor) -> _Pose:
+        """(N, 3, 256, 256) to x, y, z (N, J, 3) in heatmap cells and scores (N, J)."""
+        return self.decoder.decode(self.stages(crops)[-1], crops.shape[-1] // HEATMAP_STRIDE)
 
 
-class DisjointRootPose(nn.Module):
-    """The paper's pair: RootNet and PoseNet trained apart, each with a trunk of its own."""
+class JointNet(nn.Module):
+    """RootNet and PoseNet with one trunk: the paper's ablation "joint learning" (table 1)."""
 
-    def __init__(self, root_net: RootNet, pose_net: PoseNet) -> None:
+    def __init__(
+        self, skeleton: Skeleton, trunk: str = "resnet50", decoder: str = "integral"
+    ) -> None:
         super().__init__()
-        self.root_net, self.pose_net = root_net, pose_net
-        self.skeleton = pose_net.skeleton
+        self.skeleton, self.decoder = skeleton, DECODERS[decoder]
+        self.backbone = TRUNKS[trunk]()
+        self.root = _RootHead(self.backbone)
+        self.head = self.decoder.head(self.backbone, len(skeleton))
+
+    def stages(
+        self, crops: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+        """What RootNet's and PoseNet's ``stages`` give: pelvises, γ, volumes."""
+        features, maps = run_stages(self.backbone, crops, self._maps)
+        roots = [soft_argmax(root)[0][:, 0] for root, _ in maps]
+        return roots, self.root.gamma(features), [pose for _, pose in maps]
+
+    def _maps(
+        self, stage: int, features: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]:
+        root, root_feedback = self.root.maps(stage, features)
+        pose, pose_feedback = self.head.maps(stage, features)
+        if root_feedback is None or pose_feedback is None:
+            return (root, pose), None
+        return (root, pose), root_feedback + pose_feedback
+
+    def forward(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
+        """(N, 3, 256, 256) to what RootNet and what PoseNet says of it."""
+        roots, gamma, volumes = self.stages(crops)
+        cells = crops.shape[-1] // HEATMAP_STRIDE
+        return (roots[-1], gamma), self.decoder.decode(volumes[-1], cells)
+
+
+class _CellRootPose(nn.Module):
+    """Poses from positions in cells, as the reference release means them."""
+
+    skeleton: Skeleton
+
+    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
+        """What the networks say of (N, 3, size, size) normalised crops."""
+        raise NotImplementedError
+
+    def pose(self, crops: torch.Tensor) -> _Pose:
+        """The second half of that."""
+        raise NotImplementedError
 
     def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        root, gamma = self.root_net(crops)
-        joints, scores = self.pose_net(crops)
+        (root, gamma), (joints, scores) = self.root_and_pose(crops)
         if flip_test:
-            mirrored, mirrored_scores = self.pose_net(crops.flip(3))
+            mirrored, mirrored_scores = self.pose(crops.flip(3))
             order = self.skeleton.mirrored
             mirrored = mirrored[:, order]
             # The reference mirrors about cell 31.5 although its cells start at px 0, not at
@@ -156,6 +296,35 @@ class DisjointRootPose(nn.Module):
         return CropPoses(
             root * HEATMAP_STRIDE, gamma, joints[..., :2] * HEATMAP_STRIDE, depth, scores
         )
+
+
+class DisjointRootPose(_CellRootPose):
+    """The paper's pair: RootNet and PoseNet trained apart, each with a trunk of its own."""
+
+    def __init__(self, root_net: RootNet, pose_net: PoseNet) -> None:
+        super().__init__()
+        self.root_net, self.pose_net = root_net, pose_net
+        self.skeleton = pose_net.skeleton
+
+    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
+        return self.root_net(crops), self.pose_net(crops)
+
+    def pose(self, crops: torch.Tensor) -> _Pose:
+        return self.pose_net(crops)
+
+
+class JointRootPose(_CellRootPose):
+    """Both from one trunk."""
+
+    def __init__(self, network: JointNet) -> None:
+        super().__init__()
+        self.network, self.skeleton = network, network.skeleton
+
+    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
+        return self.network(crops)
+
+    def pose(self, crops: torch.Tensor) -> _Pose:
+        return self.network(crops)[1]
 
 
 class _UnitRootPose(nn.Module):

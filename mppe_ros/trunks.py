@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -108,11 +109,132 @@ class EfficientNetLite0(nn.Module):
         return self.pyramid(x)[-1]
 
 
-TRUNKS: dict[str, Callable[[], ResNetTrunk | EfficientNetLite0]] = {
+# What heads are to a trunk: a stage's number and its features to maps of some kind, and to what is
+# added to the features that the next stage begins with (None where there is no next one).
+Maps = TypeVar("Maps")
+Predict = Callable[[int, torch.Tensor], tuple[Maps, torch.Tensor | None]]
+
+
+class _PreactivatedBottleneck(nn.Module):
+    """Newell et al.'s residual module: batch normalisation and ReLU before each convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        middle = outputs // 2
+        self.layers = nn.Sequential(
+            *_norm_relu_conv(inputs, middle, 1),
+            *_norm_relu_conv(middle, middle, 3),
+            *_norm_relu_conv(middle, outputs, 1),
+        )
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.skip(x) + self.layers(x)
+
+
+def _norm_relu_conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    return [
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(),
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
+    ]
+
+
+class _Hourglass(nn.Module):
+    """Down ``depth`` times and up again, with a skip branch at every resolution."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.skip = _PreactivatedBottleneck(channels, channels)
+        self.down = _PreactivatedBottleneck(channels, channels)
+        self.inner: nn.Module = (
+            _Hourglass(channels, depth - 1)
+            if depth > 1
+            else _PreactivatedBottleneck(channels, channels)
+        )
+        self.up = _PreactivatedBottleneck(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.up(self.inner(self.down(F.max_pool2d(x, 2))))
+        return self.skip(x) + F.interpolate(y, scale_factor=2, mode="nearest")
+
+
+class StackedHourglass(nn.Module):
+    """Hourglasses in a row, each improving on the maps of the one before (Newell et al. 2016).
+
+    (N, 3, H, W), H and W multiples of 64, to features of stride 4. It needs the heads to run: what
+    they predict goes into the next hourglass.
+    """
+
+    channels = 256
+    DEPTH = 4  # of each hourglass: stride 4 to 64 and back
+
+    def __init__(self, stacks: int) -> None:
+        super().__init__()
+        channels = self.channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            _PreactivatedBottleneck(64, channels // 2),
+            nn.MaxPool2d(2),
+            _PreactivatedBottleneck(channels // 2, channels // 2),
+            _PreactivatedBottleneck(channels // 2, channels),
+        )
+        self.hourglasses = nn.ModuleList(_Hourglass(channels, self.DEPTH) for _ in range(stacks))
+        self.outputs = nn.ModuleList(
+            nn.Sequential(
+                _PreactivatedBottleneck(channels, channels),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            )
+            for _ in range(stacks)
+        )
+        self.merges = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(stacks - 1))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        predict: Predict[Maps],
+    ) -> tuple[torch.Tensor, list[Maps]]:
+        """
+        :param predict: is given each stack's features, (N, 256, H/4, W/4).
+        :return: the last stack's features, and the maps of all.
+        """
+        x = self.stem(x)
+        maps: list[Maps] = []
+        for index, (hourglass, output) in enumerate(
+            zip(self.hourglasses, self.outputs, strict=True)
+        ):
+            features = output(hourglass(x))
+            predicted, feedback = predict(index, features)
+            maps.append(predicted)
+            if feedback is not None:
+                x = x + self.merges[index](features) + feedback
+        return features, maps
+
+
+Trunk = ResNetTrunk | EfficientNetLite0 | StackedHourglass
+
+
+def run_stages(
+    trunk: Trunk, crops: torch.Tensor, predict: Predict[Maps]
+) -> tuple[torch.Tensor, list[Maps]]:
+    """Features, and maps of each stage: one, but for stacked hourglasses."""
+    if isinstance(trunk, StackedHourglass):
+        return trunk(crops, predict)
+    features = trunk(crops)
+    return features, [predict(0, features)[0]]
+
+
+TRUNKS: dict[str, Callable[[], Trunk]] = {
     "resnet18": lambda: ResNetTrunk(resnet.BasicBlock, [2, 2, 2, 2]),
     "resnet34": lambda: ResNetTrunk(resnet.BasicBlock, [3, 4, 6, 3]),
     "resnet50": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 6, 3]),
     "resnet101": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 23, 3]),
     "resnet152": lambda: ResNetTrunk(resnet.Bottleneck, [3, 8, 36, 3]),
     "efficientnet_lite0": EfficientNetLite0,
+    "hourglass2": lambda: StackedHourglass(2),
+    "hourglass8": lambda: StackedHourglass(8),
 }
