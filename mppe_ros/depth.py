@@ -2,9 +2,9 @@
 
 A grid of pixels on the torso is looked up in the depth image. Each one votes for a distance of the
 root: the depth of the surface there, less how far PoseNet puts the torso from the root there, plus
-how far the torso lies under its surface. The densest cluster of votes counts, so that an arm, an
-occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet by more
-than its own covariance allows, RootNet's word stands.
+how deep the torso's joints lie under its surface. The densest cluster of votes counts, so that an
+arm, an occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet
+by more than its own covariance allows, RootNet's word stands.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from transforms3d.quaternions import quat2mat
 
 from . import camera
 from .orientation import TORSO, root_orientation
 from .skeletons import Skeleton
-from .structures import FloatArray, Intrinsics, Person
+from .structures import FloatArray, Intrinsics, Person, RootError
 
 DepthImage = npt.NDArray[np.floating[Any]]
 
-# The plane through hips and shoulders lies this deep under the surface that a camera sees, and the
-# distance scatters about the truth by this much with an ideal depth camera: people's bulk, which
-# side they show, PoseNet's error. Measured on generated people (docs/depth.md).
-TORSO_DEPTH_MM = 161.0
-FUSION_ERROR_MM = 60.0
-# What a depth camera adds, as a fraction of the distance.
+# How deep the plane through hips and shoulders lies under the surface that a camera sees, by the
+# side that it is seen from. Measured on generated people with their true joints (docs/depth.md).
+FRONT_DEPTH_MM, SIDE_DEPTH_MM, BACK_DEPTH_MM = 162.0, 197.0, 102.0
+# What a depth camera adds to the error, as a fraction of the distance.
 DEPTH_NOISE = 0.01
 
 # Votes within this distance of each other are one surface: a torso is not flat.
@@ -53,7 +52,11 @@ _WEIGHTS = _bilinear(_COLUMNS, _ROWS)
 
 
 def fuse(
-    person: Person, depth_m: DepthImage, intrinsics: Intrinsics, skeleton: Skeleton
+    person: Person,
+    depth_m: DepthImage,
+    intrinsics: Intrinsics,
+    skeleton: Skeleton,
+    error: RootError,
 ) -> Person:
     """A person at the distance that RootNet and the depth image agree on.
 
@@ -61,6 +64,7 @@ def fuse(
     covariance and orientation follow.
 
     :param depth_m: (H, W) Z, m, of the same pixels as the image; 0 or not finite where unknown.
+    :param error: the weight set's.
     :return: the same person where depth is missing or disagrees.
     :raises ValueError: a depth image of another size than the camera's image.
     """
@@ -74,15 +78,16 @@ def fuse(
     # The covariance is along the ray, of which Z is the part along the optical axis.
     obliquity = expected / float(np.linalg.norm(person.root_mm))
     uncertainty = along_mm * obliquity
-    measured = _measure(_votes_mm(person, depth_m, skeleton), expected, uncertainty)
+    votes = _votes_mm(person, depth_m, skeleton, error)
+    measured = _measure(votes, expected, float(np.hypot(uncertainty, error.fused_mm)))
     if measured is None:
         return person
-    noise = np.hypot(FUSION_ERROR_MM, DEPTH_NOISE * measured)
+    noise = np.hypot(error.fused_mm, DEPTH_NOISE * measured)
     # The better known of the two weighs more: a Kalman filter's update.
     gain = uncertainty**2 / (uncertainty**2 + noise**2)
     root_z = expected + gain * (measured - expected)
     along_mm = np.sqrt(1 - gain) * along_mm
-    return _moved(person, root_z, along_mm, across_mm, intrinsics, skeleton)
+    return _moved(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
 
 
 def _deviations_mm(person: Person) -> tuple[float, float]:
@@ -93,7 +98,35 @@ def _deviations_mm(person: Person) -> tuple[float, float]:
     return float(np.sqrt(along)), float(np.sqrt(max(across, 0.0)))
 
 
-def _votes_mm(person: Person, depth_m: DepthImage, skeleton: Skeleton) -> FloatArray:
+def torso_depth_mm(forward_along_ray: float, heading_rad: float) -> float:
+    """How deep the torso's joints are expected under its surface.
+
+    Between front, side and back lies a wave of the heading, which an uncertain heading flattens:
+    its cosine's expectation is exp(-σ²/2) times that of the estimate.
+
+    :param forward_along_ray: cosine of the angle between the body's front and the viewing ray: -1
+        faces the camera.
+    :param heading_rad: standard deviation of the heading.
+    """
+    once = np.exp(-(heading_rad**2) / 2) * forward_along_ray
+    twice = np.exp(-2 * heading_rad**2) * (2 * forward_along_ray**2 - 1)
+    ends = (FRONT_DEPTH_MM + BACK_DEPTH_MM) / 2
+    middle, swing = (ends + SIDE_DEPTH_MM) / 2, (ends - SIDE_DEPTH_MM) / 2
+    return float(middle + (BACK_DEPTH_MM - FRONT_DEPTH_MM) / 2 * once + swing * twice)
+
+
+def _torso_depth_mm(person: Person, error: RootError) -> float:
+    if person.root_orientation_xyzw is None:
+        return torso_depth_mm(0.0, np.inf)
+    x, y, z, w = person.root_orientation_xyzw
+    forward = quat2mat([w, x, y, z])[:, 0]
+    ray = person.root_mm / np.linalg.norm(person.root_mm)
+    return torso_depth_mm(float(forward @ ray), error.heading_rad)
+
+
+def _votes_mm(
+    person: Person, depth_m: DepthImage, skeleton: Skeleton, error: RootError
+) -> FloatArray:
     """(N,) the root's Z by each pixel of the torso's grid, NaN where depth is unknown."""
     corners = skeleton.indices(TORSO)
     pixels = np.rint(_WEIGHTS @ person.joints_px[corners])
@@ -104,14 +137,14 @@ def _votes_mm(person: Person, depth_m: DepthImage, skeleton: Skeleton) -> FloatA
     u, v = np.where(inside[:, None], pixels, 0).astype(np.intp).T
     seen_m = np.asarray(depth_m[v, u], np.float64)
     known = inside & np.isfinite(seen_m) & (seen_m > 0)
-    return np.where(known, seen_m * 1000 + TORSO_DEPTH_MM - behind_root_mm, np.nan)
+    under_surface_mm = _torso_depth_mm(person, error)
+    return np.where(known, seen_m * 1000 + under_surface_mm - behind_root_mm, np.nan)
 
 
 def _measure(votes_mm: FloatArray, expected_mm: float, uncertainty_mm: float) -> float | None:
     """The mean of the densest cluster of votes; None where too few agree with each other and
     with what is expected."""
-    deviation = (votes_mm - expected_mm) / np.hypot(uncertainty_mm, FUSION_ERROR_MM)
-    votes = votes_mm[np.abs(deviation) < _GATE]
+    votes = votes_mm[np.abs(votes_mm - expected_mm) < _GATE * uncertainty_mm]
     if len(votes) == 0:
         return None
     reach = np.hypot(_CLUSTER_MM, 2 * DEPTH_NOISE * expected_mm)
@@ -129,12 +162,13 @@ def _moved(
     across_mm: float,
     intrinsics: Intrinsics,
     skeleton: Skeleton,
+    error: RootError,
 ) -> Person:
     """The person with the root at another Z, all pixels as they were."""
     root_mm = camera.back_project(person.root_px, root_z_mm, intrinsics)
     joints_z = person.joints_mm[:, 2] + root_z_mm - person.root_mm[2]
     joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
-    orientation, orientation_covariance = root_orientation(joints_mm, skeleton)
+    orientation, orientation_covariance = root_orientation(joints_mm, skeleton, error)
     return replace(
         person,
         root_mm=root_mm,

@@ -12,16 +12,10 @@ import numpy as np
 from transforms3d.quaternions import mat2quat
 
 from .skeletons import Skeleton
-from .structures import FloatArray
+from .structures import FloatArray, RootError
 
 # The torso's corners, which every joint set has.
 TORSO = ("R_Hip", "L_Hip", "R_Shoulder", "L_Shoulder")
-
-# Standard deviations of open-v0 on held-out scenes (docs/covariance.md): constants, for want of
-# anything that tells good estimates from bad ones. The heading hangs on the joints' relative
-# depth, the weakest of all estimates, and is now and then back to front.
-TILT_RAD = math.radians(11)  # about the body's x and y axes
-HEADING_RAD = math.radians(32)  # about its z axis
 
 # A torso that is shorter, narrower or nearer to a line than this has no front.
 _MIN_LENGTH_MM = 30.0
@@ -29,7 +23,7 @@ _MIN_SINE = math.sin(math.radians(10))
 
 
 def root_orientation(
-    joints_mm: FloatArray, skeleton: Skeleton
+    joints_mm: FloatArray, skeleton: Skeleton, error: RootError
 ) -> tuple[FloatArray, FloatArray] | tuple[None, None]:
     """The pelvis' orientation from hips and shoulders, as the fields of `Person`.
 
@@ -42,7 +36,7 @@ def root_orientation(
     if axes is None:
         return None, None
     w, x, y, z = mat2quat(axes)
-    in_body = np.diag([TILT_RAD**2, TILT_RAD**2, HEADING_RAD**2])
+    in_body = np.diag([error.tilt_rad**2, error.tilt_rad**2, error.heading_rad**2])
     return np.array([x, y, z, w]), axes @ in_body @ axes.T
 
 

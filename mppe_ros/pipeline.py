@@ -19,8 +19,8 @@ from .devices import StageClock, select_device, select_precision
 from .networks import DEPTH_RANGE_MM, CropPoses, RootPoseEstimator
 from .orientation import root_orientation
 from .skeletons import Skeleton
-from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person
-from .weights import CropSpec, RootError
+from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
+from .weights import CropSpec
 
 Image = npt.NDArray[np.uint8] | torch.Tensor
 
@@ -40,6 +40,11 @@ class PipelineOptions:
     flip_test: bool = False  # average with the mirrored crop: slower, a little better
     k_only_root: bool = False  # gamma = 1 and the box centre: the paper's baseline "k"
 
+    def select(self, found: Detections) -> Detections:
+        """One image's detections that are confident enough, the best of them."""
+        chosen = (found.scores >= self.detection_threshold).nonzero()[: self.max_persons, 0]
+        return Detections(found.boxes_xywh_px[chosen], found.scores[chosen])
+
 
 class _Batch(NamedTuple):
     """All people of all images, before and after the crop: N rows."""
@@ -48,6 +53,7 @@ class _Batch(NamedTuple):
     detected: torch.Tensor  # (N, 4) as detected
     scores: torch.Tensor  # (N,)
     image_index: torch.Tensor  # (N,)
+    box_index: torch.Tensor  # (N,) among the boxes of its image
 
 
 class Pipeline:
@@ -120,7 +126,6 @@ class Pipeline:
     def skeleton(self) -> Skeleton:
         return self.estimator.skeleton
 
-    @torch.inference_mode()
     def __call__(
         self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
     ) -> list[list[Person]]:
@@ -130,15 +135,55 @@ class Pipeline:
         :param intrinsics: one camera per image.
         :raises ValueError: an image that is no colour image or not of its camera's size.
         """
-        pixels = [self._upload(image, k) for image, k in zip(images, intrinsics, strict=True)]
-        options, clock = self.options, StageClock(self.device)
+        pixels = self.upload(images, intrinsics)
+        found = [self.options.select(detections) for detections in self.detect(pixels)]
+        detect_ms = self.stage_ms
+        people = self.estimate(pixels, intrinsics, found)
+        self.stage_ms = {**detect_ms, **self.stage_ms}
+        return [[person for person in row if person is not None] for row in people]
+
+    def upload(
+        self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
+    ) -> list[torch.Tensor]:
+        """Images on the device, where both of the following steps look at them.
+
+        :raises ValueError: as for a call.
+        """
+        return [self._upload(image, k) for image, k in zip(images, intrinsics, strict=True)]
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[torch.Tensor]) -> list[Detections]:
+        """The first step alone, DetectNet: all boxes of each image, doubtful ones too.
+
+        :param images: of `upload`.
+        """
+        clock = StageClock(self.device)
         with self._autocast():
-            detections = self.detector(pixels) if pixels else []
-            clock.lap("detect")
-            batch = self._select(detections, intrinsics, options)
+            detections = self.detector(images) if images else []
+        clock.lap("detect")
+        self.stage_ms = clock.ms
+        return detections
+
+    @torch.inference_mode()
+    def estimate(
+        self,
+        images: Sequence[torch.Tensor],
+        intrinsics: Sequence[Intrinsics],
+        detections: Sequence[Detections],
+    ) -> list[list[Person | None]]:
+        """The other steps, RootNet and PoseNet, for boxes from anywhere.
+
+        :param images: of `upload`.
+        :param detections: of each image.
+        :return: for each image and box its person; None where the box is empty, where the person
+            can't be placed, and where its distance is out of range.
+        """
+        options, clock = self.options, StageClock(self.device)
+        batch = self._batch(detections, intrinsics)
+        with self._autocast():
             seen = self._normalise(
                 crops.crop_people(
-                    pixels,
+                    images,
                     batch.boxes,
                     batch.image_index,
                     self.crop_spec.size,
@@ -148,7 +193,7 @@ class Pipeline:
             clock.lap("crop")
             poses = self.estimator(seen, options.flip_test) if len(seen) else None
             clock.lap("estimate")
-        people: list[list[Person]] = [[] for _ in images]
+        people: list[list[Person | None]] = [[None] * len(found) for found in detections]
         if poses is not None:
             self._place(people, batch, poses, intrinsics, options)
         clock.lap("place")
@@ -175,24 +220,21 @@ class Pipeline:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def _select(
-        self,
-        detections: Sequence[Detections],
-        intrinsics: Sequence[Intrinsics],
-        options: PipelineOptions,
+    def _batch(
+        self, detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]
     ) -> _Batch:
-        """Confident detections of all images, as processed boxes in one batch."""
+        """The boxes of all images, processed, in one batch."""
         parts = []
         for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
-            confident = (found.scores >= options.detection_threshold).nonzero()[:, 0]
-            confident = confident[: options.max_persons]
-            detected = found.boxes_xywh_px[confident].to(self.device, torch.float32)
-            scores = found.scores[confident].to(self.device)
+            detected = found.boxes_xywh_px.to(self.device, torch.float32)
+            scores = found.scores.to(self.device)
             boxes, kept = crops.process_boxes(detected, camera_.width, camera_.height)
-            parts.append(_Batch(boxes, detected[kept], scores[kept], torch.full_like(kept, index)))
+            parts.append(
+                _Batch(boxes, detected[kept], scores[kept], torch.full_like(kept, index), kept)
+            )
         if not parts:
             none = torch.empty((0, 4), device=self.device)
-            return _Batch(none, none, none[:, 0], none[:, 0].long())
+            return _Batch(none, none, none[:, 0], none[:, 0].long(), none[:, 0].long())
         return _Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -202,7 +244,7 @@ class Pipeline:
 
     def _place(
         self,
-        people: list[list[Person]],
+        people: list[list[Person | None]],
         batch: _Batch,
         poses: CropPoses,
         intrinsics: Sequence[Intrinsics],
@@ -220,6 +262,7 @@ class Pipeline:
         rows = torch.cat(
             [
                 batch.image_index[:, None],
+                batch.box_index[:, None],
                 batch.scores[:, None],
                 batch.detected,
                 gamma[:, None],
@@ -232,24 +275,26 @@ class Pipeline:
             dim=1,
         )
         for row in rows.double().cpu().numpy():
-            index = int(row[0])
-            person = self._person(row, intrinsics[index], options)
+            image, box = int(row[0]), int(row[1])
+            person = self._person(row[2:], intrinsics[image], options)
             range_m = person.root_mm[2] / 1000
             placed = bool(np.isfinite(person.root_mm).all())
             if placed and options.min_range_m <= range_m <= options.max_range_m:
-                people[index].append(person)
+                people[image][box] = person
 
     def _person(self, row: FloatArray, intrinsics: Intrinsics, options: PipelineOptions) -> Person:
         count = len(self.skeleton)
-        widths = (1, 1, 4, 1, 1, 2, 2 * count, count, count)
-        _, score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
+        widths = (1, 4, 1, 1, 2, 2 * count, count, count)
+        score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
             row, np.cumsum(widths)[:-1]
         )
         root_z = root_z * camera.magnification(bbox[None], intrinsics)
         joints_px = flat_px.reshape(count, 2)
         root_mm = camera.back_project(root_px, root_z[0], intrinsics)
         joints_mm = camera.back_project(joints_px, joints_z + root_z[0], intrinsics)
-        orientation, orientation_covariance = root_orientation(joints_mm, self.skeleton)
+        orientation, orientation_covariance = root_orientation(
+            joints_mm, self.skeleton, self.root_error
+        )
         distance = float(np.linalg.norm(root_mm))
         return Person(
             score=float(score[0]),

@@ -89,7 +89,8 @@ class Processor:
             return Fusion(people, complaint="there is none of the image's time")
         try:
             depth_m = depth_to_m(frame.depth)
-            fused = [fuse(p, depth_m, intrinsics, self.pipeline.skeleton) for p in people]
+            skeleton, error = self.pipeline.skeleton, self.pipeline.root_error
+            fused = [fuse(person, depth_m, intrinsics, skeleton, error) for person in people]
         except ValueError as error:
             return Fusion(people, complaint=str(error))
         return Fusion(fused, sum(new is not old for new, old in zip(fused, people, strict=True)))

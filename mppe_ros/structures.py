@@ -99,6 +99,22 @@ class Intrinsics:
 
 
 @dataclass(frozen=True)
+class RootError:
+    """Standard deviations of a weight set's roots, by ``mppe eval roots`` (docs/covariance.md).
+
+    A crop shows every person at the same size. So the depth, a multiple of k, is off by a fraction
+    of the distance, and the place in the image by a part of the body. The heading hangs on the
+    joints' relative depth, the weakest of all estimates, and is now and then back to front.
+    """
+
+    along: float  # along the viewing ray, as a fraction of the distance
+    across_mm: float
+    tilt_rad: float  # of the orientation, about the body's x and y axes
+    heading_rad: float  # about its z axis
+    fused_mm: float  # along the ray with a perfect depth image
+
+
+@dataclass(frozen=True)
 class Detections:
     """People that DetectNet found in one image; tensors on the detector's device.
 
@@ -119,6 +135,28 @@ class JointStatus(IntEnum):
     LOW_SCORE = 1
     TRUNCATED = 2  # outside the image, or its depth at the edge of the heatmap volume
     INVALID = 3  # not a number
+
+
+class TrackState(IntEnum):
+    """How far an id can be trusted; the values are those of Pose3D.msg."""
+
+    UNTRACKED = 0
+    TENTATIVE = 1  # found too few times to be trusted yet
+    TRACKED = 2
+    COASTING = 3  # predicted, not seen in this image
+    LOST = 4  # last time that this id comes
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Who a person is, from image to image (tracking.py)."""
+
+    track_id: int  # from 1, never used again
+    state: TrackState
+    time_since_detection_s: float  # since DetectNet last found the person
+    # Along the axes of the camera frame; None where it isn't known (well enough) yet.
+    velocity_mm_s: FloatArray | None = None  # (3,)
+    velocity_covariance_mm2_s2: FloatArray | None = None  # (3, 3)
 
 
 @dataclass(frozen=True)
@@ -142,3 +180,4 @@ class Person:
     # REP 155's body frame in the camera's; both None where unknown (orientation.py).
     root_orientation_xyzw: FloatArray | None = None  # (4,) unit quaternion
     root_orientation_covariance: FloatArray | None = None  # (3, 3) rad², about the camera's axes
+    tracking: Tracking | None = None  # None = not tracked

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from .checkpoints import CheckpointError, load_into, read_state_dict, sha256
+from .checkpoints import CheckpointError, load_into, read_metadata, read_state_dict, sha256
 from .networks import (
+    DECODERS,
     DEPTH_BINS,
     DisjointRootPose,
+    JointNet,
+    JointRootPose,
     LitePoseNet,
     LiteRootNet,
     LiteRootPose,
@@ -27,7 +31,9 @@ from .networks import (
     RootNet,
     SharedRootPose,
 )
-from .skeletons import HUMAN36M_17, MUCO_21, UnknownSkeletonError, skeleton_with
+from .skeletons import HUMAN36M_17, MUCO_21, Skeleton, UnknownSkeletonError, skeleton_with
+from .structures import RootError
+from .trunks import TRUNKS
 
 DEFAULT = "open-v0"
 RESOURCES = Path(__file__).parent / "resources"
@@ -43,17 +49,26 @@ class CropSpec:
     input_scale: float = 1.0  # grey values 0..255 are multiplied by this before mean and std
     antialias: bool = False
 
+    def metadata(self) -> dict[str, str]:
+        """For the file of weights that expect it; :func:`from_files` reads it."""
+        return {"crop": json.dumps(asdict(self))}
 
-@dataclass(frozen=True)
-class RootError:
-    """Standard deviation of a weight set's root, by `mppe eval synthetic` (docs/covariance.md).
+    @classmethod
+    def of_file(cls, path: Path) -> CropSpec:
+        """What a file says of itself, or the reference release's.
 
-    A crop shows every person at the same size. So the depth, a multiple of k, is off by a fraction
-    of the distance, and the place in the image by a part of the body.
-    """
-
-    along: float  # along the viewing ray, as a fraction of the distance
-    across_mm: float
+        :raises CheckpointError: something that is no such description.
+        """
+        written = read_metadata(path).get("crop")
+        if written is None:
+            return REFERENCE_CROP
+        try:
+            values = json.loads(written)
+            return cls(**values | {key: tuple(values[key]) for key in ("mean", "std")})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} describes its crops unintelligibly: {written}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class WeightFile:
     google_drive_id: str | None = None
 
 
-RootPoseNetwork = DisjointRootPose | LiteRootPose | SharedRootPose
+RootPoseNetwork = DisjointRootPose | JointRootPose | LiteRootPose | SharedRootPose
 
 
 @dataclass(frozen=True)
@@ -94,8 +109,11 @@ def _build_shared(paths: Mapping[str, Path]) -> SharedRootPose:
     return network.eval()
 
 
-def _build_disjoint(paths: Mapping[str, Path]) -> DisjointRootPose:
-    return DisjointRootPose(read_root_net(paths["root"]), read_pose_net(paths["pose"])).eval()
+def _build_reference(paths: Mapping[str, Path]) -> DisjointRootPose | JointRootPose:
+    root, pose = paths["root"], paths["pose"]
+    if root == pose:
+        return JointRootPose(read_joint_net(root)).eval()
+    return DisjointRootPose(read_root_net(root), read_pose_net(pose)).eval()
 
 
 def _build_lite(paths: Mapping[str, Path]) -> LiteRootPose:
@@ -109,27 +127,63 @@ def read_root_net(path: Path) -> RootNet:
     """A RootNet from a checkpoint of the reference release or of ours; trunk read off the file."""
     parameters = read_state_dict(path)
     if "root.depth_layer.weight" not in parameters:
-        hint = " (it is a PoseNet)" if "head.final_layer.weight" in parameters else ""
+        hint = " (it is a PoseNet)" if _pose_layer(parameters) else ""
         raise CheckpointError(f"{path} is not a RootNet{hint}: it has no root.depth_layer")
     network = RootNet(_trunk_name(parameters, path))
-    load_into(network, parameters, path)
+    load_into(network, _without(parameters, "head."), path)
     return network
 
 
 def read_pose_net(path: Path) -> PoseNet:
-    """A PoseNet from a checkpoint; its trunk and its joint set are read off the file."""
+    """A PoseNet; its trunk and its joint set are read off the file, as is its decoder."""
     parameters = read_state_dict(path)
-    if "head.final_layer.weight" not in parameters:
-        hint = " (it is a RootNet)" if "root.depth_layer.weight" in parameters else ""
-        raise CheckpointError(f"{path} is not a PoseNet{hint}: it has no head.final_layer")
-    channels = len(parameters["head.final_layer.weight"])
-    try:
-        skeleton = skeleton_with(channels // DEPTH_BINS)
-    except UnknownSkeletonError as error:
-        raise CheckpointError(f"{path} has {channels} output channels: {error}") from error
-    network = PoseNet(skeleton, _trunk_name(parameters, path))
+    network = PoseNet(*_pose_options(parameters, path))
+    load_into(network, _without(parameters, "root."), path)
+    return network
+
+
+def read_joint_net(path: Path) -> JointNet:
+    """Both on one trunk, from one file."""
+    parameters = read_state_dict(path)
+    if "root.depth_layer.weight" not in parameters:
+        raise CheckpointError(f"{path} is given as RootNet, too, but it has no root.depth_layer")
+    network = JointNet(*_pose_options(parameters, path))
     load_into(network, parameters, path)
     return network
+
+
+def _without(parameters: dict[str, torch.Tensor], head: str) -> dict[str, torch.Tensor]:
+    """Files of joint learning have both heads; either network can be had from them."""
+    return {name: value for name, value in parameters.items() if not name.startswith(head)}
+
+
+# Pose heads: the convolution that tells the number of joints, and its channels per joint.
+_POSE_HEADS = {
+    "head.final_layer.weight": DEPTH_BINS,
+    "head.stack_layers.0.weight": DEPTH_BINS,
+    "head.coordinates.weight": 3,
+}
+
+
+def _pose_layer(parameters: Mapping[str, torch.Tensor]) -> str | None:
+    return next((name for name in _POSE_HEADS if name in parameters), None)
+
+
+def _pose_options(parameters: Mapping[str, torch.Tensor], path: Path) -> tuple[Skeleton, str, str]:
+    """Joint set, trunk and decoder of a PoseNet."""
+    layer = _pose_layer(parameters)
+    if layer is None:
+        hint = " (it is a RootNet)" if "root.depth_layer.weight" in parameters else ""
+        raise CheckpointError(f"{path} is not a PoseNet{hint}: it has no head.final_layer")
+    channels = len(parameters[layer])
+    try:
+        skeleton = skeleton_with(channels // _POSE_HEADS[layer])
+    except UnknownSkeletonError as error:
+        raise CheckpointError(f"{path} has {channels} output channels: {error}") from error
+    decoder = read_metadata(path).get("decoder", "integral")
+    if decoder not in DECODERS:
+        raise CheckpointError(f"{path} has decoder {decoder!r}: none of {', '.join(DECODERS)}")
+    return skeleton, _trunk_name(parameters, path), decoder
 
 
 # (has bottlenecks, blocks in layer3) tells the ResNets apart.
@@ -145,18 +199,30 @@ _RESNETS = {
 def _trunk_name(parameters: Mapping[str, torch.Tensor], path: Path) -> str:
     if "backbone.stem.weight" in parameters:
         return "efficientnet_lite0"
+    if "backbone.hourglasses.0.up.layers.0.weight" in parameters:
+        stacks = {name.split(".")[2] for name in parameters if ".hourglasses." in name}
+        return f"hourglass{len(stacks)}"
     blocks = {name.split(".")[2] for name in parameters if name.startswith("backbone.layer3.")}
     trunk = _RESNETS.get(("backbone.layer1.0.conv3.weight" in parameters, len(blocks)))
     if trunk is None:
-        raise CheckpointError(f"{path} has a trunk that is none of {', '.join(_RESNETS.values())}")
+        raise CheckpointError(f"{path} has a trunk that is none of {', '.join(TRUNKS)}")
     return trunk
 
 
 # The release normalises 0..255 as if it were 0..1 (method.md, step 5), and so must its weights.
-_REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 # What ``mppe train open`` trains its networks on.
 _LITE_CROP = CropSpec(128, mean=(127, 127, 127), std=(128, 128, 128), antialias=True)
+
+# The rows of `mppe eval roots` (docs/covariance.md).
+_OPEN_V0_ERROR = RootError(
+    along=0.13,
+    across_mm=50.0,
+    tilt_rad=math.radians(11),
+    heading_rad=math.radians(32),
+    fused_mm=60.0,
+)
 
 SETS = {
     weight_set.name: weight_set
@@ -180,7 +246,7 @@ SETS = {
             ),
             build=_build_shared,
             crop=CropSpec(160, mean=(127, 127, 127), std=(128, 128, 128), antialias=True),
-            root_error=RootError(along=0.13, across_mm=50.0),
+            root_error=_OPEN_V0_ERROR,
             joints=HUMAN36M_17.name,
         ),
         WeightSet(
@@ -196,11 +262,11 @@ SETS = {
                     "pose", "snapshot_24.pth.tar", None, "1xjefKgjsH-W8v2lVn1Hbwzp2_Su7KtG0"
                 ),
             ),
-            build=_build_disjoint,
-            crop=_REFERENCE_CROP,
+            build=_build_reference,
+            crop=REFERENCE_CROP,
             # MRPE z, and x and y, of Human3.6M (paper, table 1): means of absolute errors, so
             # 0.8 sigma.
-            root_error=RootError(along=0.03, across_mm=29.0),
+            root_error=replace(_OPEN_V0_ERROR, along=0.03, across_mm=29.0),
             joints="read from the file: muco_21 (published) or human36m_18",
         ),
     )
@@ -225,8 +291,9 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
 
     :raises CheckpointError: a file that cannot be read.
     """
+    root_net, pose_net = root_net.expanduser(), pose_net.expanduser()
     base = SETS["3dmppe"]
-    if "pyramid.mix8.weight" in read_state_dict(root_net.expanduser()):
+    if "pyramid.mix8.weight" in read_state_dict(root_net):
         base = replace(
             base,
             detector="open_v0",
@@ -234,14 +301,21 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
             crop=_LITE_CROP,
             root_error=SETS[DEFAULT].root_error,
         )
+    else:
+        base = replace(base, crop=CropSpec.of_file(root_net))
+        if base.crop != CropSpec.of_file(pose_net):
+            raise CheckpointError(
+                f"{root_net} and {pose_net} were trained on crops of different kinds: "
+                f"{base.crop}, {CropSpec.of_file(pose_net)}"
+            )
     return replace(
         base,
         name=f"{root_net.name}+{pose_net.name}",
         summary="checkpoints given by path",
         licence="unknown",
         files=(
-            WeightFile("root", str(root_net.expanduser().absolute()), None),
-            WeightFile("pose", str(pose_net.expanduser().absolute()), None),
+            WeightFile("root", str(root_net.absolute()), None),
+            WeightFile("pose", str(pose_net.absolute()), None),
         ),
     )
 

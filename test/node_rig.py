@@ -33,7 +33,7 @@ from mppe_ros import node as node_module  # noqa: E402
 from mppe_ros import subscriptions  # noqa: E402
 from mppe_ros.node import PoseNode  # noqa: E402
 from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402
-from mppe_ros.structures import Person  # noqa: E402
+from mppe_ros.structures import Person, RootError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTABLE = ROOT / "install" / "mppe_ros" / "lib" / "mppe_ros" / "pose_node"
@@ -253,6 +253,9 @@ class FakePipeline:
 
     skeleton, model = HUMAN36M_17, "fake (0)"
     device, precision = torch.device("cpu"), torch.float32
+    root_error = RootError(
+        along=0.1, across_mm=40.0, tilt_rad=0.2, heading_rad=0.6, fused_mm=50.0
+    )
 
     def __init__(self):
         self.options = None

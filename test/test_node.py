@@ -28,7 +28,7 @@ from visualization_msgs.msg import Marker
 
 from mppe_ros import media, throttle
 from mppe_ros import node as node_module
-from mppe_ros.depth import TORSO_DEPTH_MM
+from mppe_ros.depth import torso_depth_mm
 from mppe_ros.frames import FrameError
 from mppe_ros.throttle import Throttle
 
@@ -306,7 +306,7 @@ def test_depth_images_correct_the_distances(robot, start):
     def send(depth):
         robot.send(SMALL, make_info(SMALL), depth=depth)
 
-    surface_m = 3.0 - TORSO_DEPTH_MM / 1000  # the fake person's
+    surface_m = 3.0 - torso_depth_mm(0.0, np.inf) / 1000  # the fake person has no front
     wait_until(
         lambda: depth_value(robot) == "1 of 1 people corrected",
         lambda: send(make_depth(surface_m)),

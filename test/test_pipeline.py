@@ -11,11 +11,12 @@ from mppe_ros.detectors import FixedBoxes
 from mppe_ros.networks import CropPoses, DisjointRootPose, PoseNet, RootNet
 from mppe_ros.pipeline import Pipeline, PipelineOptions
 from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
-from mppe_ros.structures import Intrinsics, JointStatus
-from mppe_ros.weights import CropSpec, RootError
+from mppe_ros.structures import Intrinsics, JointStatus, RootError
+from mppe_ros.weights import CropSpec
 
 CAMERA = Intrinsics(600, 620, 321, 239, 640, 480)
 UNIT_CROP = CropSpec(64, mean=(0, 0, 0), std=(1, 1, 1))
+ERROR = RootError(along=0.1, across_mm=40.0, tilt_rad=0.2, heading_rad=0.6, fused_mm=50.0)
 BOXES = [[100.0, 80, 120, 260], [300, 60, 90, 200], [420, 200, 150, 150]]
 
 
@@ -47,7 +48,7 @@ def pipeline(
         FixedBoxes(boxes),
         estimator or Puppets(),  # type: ignore[arg-type]
         UNIT_CROP,
-        RootError(along=0.1, across_mm=40.0),
+        ERROR,
         model="puppets",
         device=torch.device("cpu"),
         options=PipelineOptions(detection_threshold=0, **options),  # type: ignore[arg-type]

@@ -74,7 +74,9 @@ def measure(
             truth = _limbs(photo.people[owner], photo_set.joint_names)
             samples = {WITHOUT: _sample(person, truth, pipeline, person)}
             for name, depth_m in images.items():
-                fused = depth.fuse(person, depth_m, photo.intrinsics, pipeline.skeleton)
+                fused = depth.fuse(
+                    person, depth_m, photo.intrinsics, pipeline.skeleton, pipeline.root_error
+                )
                 samples[name] = _sample(fused, truth, pipeline, person)
             if np.isfinite(samples[WITHOUT].error_mm).all():
                 yield samples
