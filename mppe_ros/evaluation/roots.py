@@ -7,7 +7,7 @@ Measured on the pipeline's own detections, as a robot sees them, against generat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,27 @@ from transforms3d.quaternions import mat2quat, quat2axangle, quat2mat
 from .. import depth
 from ..orientation import body_axes
 from ..pipeline import Pipeline
-from ..structures import FloatArray, Person
+from ..structures import FloatArray, Intrinsics, Person, RootError
 from . import metrics
 from .depth_noise import spoil
 from .joints import LIMBS_13, PELVIS, in_order
 from .methods import boxes_of
 from .report import Column, markdown
+from .synthetic import CONDITIONS, truncation
 from .truth import PhotoSet, TruePerson
 
 WITHOUT, PERFECT, NOISY = "RootNet", "perfect depth", "noisy depth"
 
+# Share of a normal distribution that lies within one standard deviation.
+ONE_SIGMA = 0.683
+
 _COLUMNS = (
     Column("root_error_mm", "median root error"),
-    Column("z_error_mm", "Z error"),
+    Column("along_error_mm", "along"),
     Column("across_error_mm", "across"),
     Column("within_along", "1σ along", 1),
     Column("within_across", "across", 1),
+    Column("within_3d", "3D", 1),
     Column("within_tilt", "tilt", 1),
     Column("within_heading", "heading", 1),
     Column("fell_back", "fell back", 1),
@@ -45,10 +50,14 @@ _COLUMNS = (
 class Sample:
     """One detected person against the true one."""
 
-    error_mm: FloatArray  # (3,) of the root, camera frame
-    across_error_mm: float  # the part of it that is not along the ray
-    deviations: FloatArray  # (3,) of the root, in sigma: along the ray, and twice across
-    turn: FloatArray  # (3,) of the orientation, in sigma about the body's axes; NaN unknown
+    root_mm: FloatArray  # (3,) the true one, camera frame
+    occlusion: float  # as in `synthetic.Subject`
+    truncation: float
+    distance_mm: float  # the estimated one
+    parts_mm: FloatArray  # (3,) the root's error along the viewing ray, and twice across
+    turn_rad: FloatArray  # (3,) the orientation's, about the body's axes; NaN unknown
+    parts_sigma_mm: FloatArray  # (3,) their standard deviations by the covariances
+    turn_sigma_rad: FloatArray  # (3,)
     fused: bool
 
 
@@ -71,15 +80,16 @@ def measure(
         for person, owner in zip(people, shown, strict=True):
             if owner < 0:
                 continue
-            truth = _limbs(photo.people[owner], photo_set.joint_names)
-            samples = {WITHOUT: _sample(person, truth, pipeline, person)}
+            truth = _Truth.of(photo.people[owner], photo_set.joint_names, photo.intrinsics)
+            if not np.isfinite(truth.root_mm).all():
+                continue
+            samples = {WITHOUT: _sample(person, truth, fused=False)}
             for name, depth_m in images.items():
                 fused = depth.fuse(
                     person, depth_m, photo.intrinsics, pipeline.skeleton, pipeline.root_error
                 )
-                samples[name] = _sample(fused, truth, pipeline, person)
-            if np.isfinite(samples[WITHOUT].error_mm).all():
-                yield samples
+                samples[name] = _sample(fused, truth, fused=fused is not person)
+            yield samples
 
 
 def _depth_images(path: Path, rng: np.random.Generator) -> dict[str, FloatArray]:
@@ -90,22 +100,44 @@ def _depth_images(path: Path, rng: np.random.Generator) -> dict[str, FloatArray]
     return {PERFECT: metres, NOISY: spoil(metres, rng)}
 
 
-def _limbs(truth: TruePerson, names: Sequence[str]) -> FloatArray:
-    return in_order(truth.joints_mm, names, LIMBS_13.joint_names)
+@dataclass(frozen=True)
+class _Truth:
+    joints_mm: FloatArray  # of LIMBS_13
+    occlusion: float
+    truncation: float
+
+    @classmethod
+    def of(cls, person: TruePerson, names: Sequence[str], camera: Intrinsics) -> _Truth:
+        return cls(
+            in_order(person.joints_mm, names, LIMBS_13.joint_names),
+            1 - person.visible_fraction,
+            truncation(person, camera),
+        )
+
+    @property
+    def root_mm(self) -> FloatArray:
+        return np.asarray(self.joints_mm[LIMBS_13.joint_names.index(PELVIS)])
 
 
-def _sample(person: Person, true_mm: FloatArray, pipeline: Pipeline, unfused: Person) -> Sample:
-    error = person.root_mm - true_mm[LIMBS_13.joint_names.index(PELVIS)]
+def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
     basis = _ray_basis(person.root_mm)
-    parts = basis @ error
-    sigmas = np.sqrt(np.diag(basis @ person.root_covariance_mm2 @ basis.T))
+    turn, turn_sigma = _turn(person, truth.joints_mm)
     return Sample(
-        error_mm=error,
-        across_error_mm=float(np.hypot(*parts[1:])),
-        deviations=parts / sigmas,
-        turn=_turn(person, true_mm),
-        fused=person is not unfused,
+        root_mm=truth.root_mm,
+        occlusion=truth.occlusion,
+        truncation=truth.truncation,
+        distance_mm=float(np.linalg.norm(person.root_mm)),
+        parts_mm=basis @ (person.root_mm - truth.root_mm),
+        turn_rad=turn,
+        parts_sigma_mm=_deviations(person.root_covariance_mm2, basis),
+        turn_sigma_rad=turn_sigma,
+        fused=fused,
     )
+
+
+def _deviations(covariance: FloatArray, axes: FloatArray) -> FloatArray:
+    """Standard deviations along the rows of ``axes``."""
+    return np.asarray(np.sqrt(np.diag(axes @ covariance @ axes.T)))
 
 
 def _ray_basis(point_mm: FloatArray) -> FloatArray:
@@ -116,46 +148,67 @@ def _ray_basis(point_mm: FloatArray) -> FloatArray:
     return np.stack([along, level, np.cross(along, level)])
 
 
-def _turn(person: Person, true_mm: FloatArray) -> FloatArray:
-    """The rotation vector from the true to the estimated orientation, in sigma."""
+def _turn(person: Person, true_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The rotation vector from the true to the estimated orientation, and its deviations."""
     true = body_axes(true_mm, LIMBS_13)
     xyzw, covariance = person.root_orientation_xyzw, person.root_orientation_covariance
     if true is None or xyzw is None or covariance is None:
-        return np.full(3, np.nan)
+        return np.full(3, np.nan), np.full(3, np.nan)
     estimated = quat2mat(np.roll(xyzw, 1))
     axis, angle = quat2axangle(mat2quat(true.T @ estimated))
     # Beyond half a turn it is nearer the other way round.
     angle = angle if angle <= np.pi else angle - 2 * np.pi
-    sigmas = np.sqrt(np.diag(estimated.T @ covariance @ estimated))
-    return np.asarray(axis * angle / sigmas, np.float64)
+    return np.asarray(axis * angle, np.float64), _deviations(covariance, estimated.T)
 
 
 # --- figures -------------------------------------------------------------------------------------
 
 
 def record(samples: Sequence[Mapping[str, Sample]]) -> dict[str, Any]:
-    """JSON: figures by method."""
+    """JSON: figures by method, under "by" those of RootNet alone for ranges of conditions (as in
+    `synthetic`), under "root_error" what `RootError` should be by these people."""
     names = [name for name in (WITHOUT, PERFECT, NOISY) if samples and name in samples[0]]
-    return {name: figures([one[name] for one in samples if name in one]) for name in names}
+    methods = {name: [one[name] for one in samples if name in one] for name in names}
+    alone = methods.get(WITHOUT, [])
+    if not alone:
+        return {"methods": {}, "by": {}, "root_error": {}}
+    by = {
+        f"{condition.name} {label}": figures(some)
+        for condition in CONDITIONS
+        for label, chosen in condition.ranges()
+        if (some := [one for one in alone if chosen(one)])
+    }
+    return {
+        "methods": {name: figures(some) for name, some in methods.items()},
+        "by": by,
+        "root_error": {
+            name: value if np.isfinite(value) else None
+            for name, value in asdict(calibrated(alone, methods.get(PERFECT, []))).items()
+        },
+    }
 
 
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Median errors, mm, and how many lie within one standard deviation, per cent; 68.3 of a
-    normal distribution do."""
-    error = np.array([one.error_mm for one in samples])
-    deviations, turn = (
-        np.abs([getattr(one, name) for one in samples]) for name in ("deviations", "turn")
+    """Median errors, mm, and how many lie within one standard deviation, per cent: of a normal
+    distribution 68.3 along any axis (those across count as two), and 19.9 of points in space."""
+    parts, sigmas, turn = (
+        np.array([getattr(one, name) for one in samples])
+        for name in ("parts_mm", "parts_sigma_mm", "turn_rad")
     )
+    deviations = np.abs(parts) / sigmas
+    turn = np.abs(turn) / [one.turn_sigma_rad for one in samples]
     turn = turn[np.isfinite(turn).all(axis=1)]
+    fused = [one.fused for one in samples]
     return {
-        "root_error_mm": float(np.median(np.linalg.norm(error, axis=1))),
-        "z_error_mm": float(np.median(np.abs(error[:, 2]))),
-        "across_error_mm": float(np.median([one.across_error_mm for one in samples])),
+        "root_error_mm": float(np.median(np.linalg.norm(parts, axis=1))),
+        "along_error_mm": float(np.median(np.abs(parts[:, 0]))),
+        "across_error_mm": float(np.median(np.linalg.norm(parts[:, 1:], axis=1))),
         "within_along": _within(deviations[:, 0]),
         "within_across": _within(deviations[:, 1:]),
+        "within_3d": _within(np.linalg.norm(deviations, axis=1)),
         "within_tilt": _within(turn[:, :2]),
         "within_heading": _within(turn[:, 2]),
-        "fell_back": 100 * float(np.mean([not one.fused for one in samples])),
+        "fell_back": 100 * (1 - float(np.mean(fused))) if any(fused) else None,
         "people": len(samples),
     }
 
@@ -164,6 +217,30 @@ def _within(deviations: FloatArray) -> float | None:
     return 100 * float(np.mean(deviations <= 1)) if deviations.size else None
 
 
+def calibrated(alone: Sequence[Sample], perfect: Sequence[Sample]) -> RootError:
+    """The standard deviations within which `ONE_SIGMA` of these people lie; NaN where unknown.
+
+    :param alone: by RootNet.
+    :param perfect: with perfect depth; those whom it didn't correct are left out.
+    """
+    parts, turn = (
+        np.array([getattr(one, name) for one in alone]) for name in ("parts_mm", "turn_rad")
+    )
+    distances = np.array([one.distance_mm for one in alone])
+    return RootError(
+        along=_sigma(parts[:, 0] / distances),
+        across_mm=_sigma(parts[:, 1:]),
+        tilt_rad=_sigma(turn[:, :2]),
+        heading_rad=_sigma(turn[:, 2]),
+        fused_mm=_sigma(np.array([one.parts_mm[0] for one in perfect if one.fused])),
+    )
+
+
+def _sigma(errors: FloatArray) -> float:
+    known = np.abs(errors[np.isfinite(errors)])
+    return float(np.quantile(known, ONE_SIGMA)) if known.size else float("nan")
+
+
 def table(result: Mapping[str, Any]) -> str:
     """Markdown of a `record`."""
-    return markdown(result, _COLUMNS)
+    return markdown({**result["methods"], **result["by"]}, _COLUMNS)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -177,7 +177,7 @@ class _Common:
         return Subject(
             root_mm=true[self._root],
             occlusion=1 - truth.visible_fraction,
-            truncation=_outside(truth.joints_px, camera),
+            truncation=truncation(truth, camera),
             mpjpe_mm=float(metrics.mpjpe(*sides)),
             pa_mpjpe_mm=np.nan if person is None else float(metrics.pa_mpjpe(predicted, true)),
             root_difference_mm=root - true[self._root],
@@ -210,10 +210,10 @@ class _Common:
         return person.joints_mm[self._of_skeleton]
 
 
-def _outside(joints_px: FloatArray, camera: Intrinsics) -> float:
+def truncation(person: TruePerson, camera: Intrinsics) -> float:
     """Share of joints outside the image; those behind the camera (NaN) too."""
     last = np.array([camera.width, camera.height]) - 0.5
-    inside = ((joints_px >= -0.5) & (joints_px <= last)).all(axis=1)
+    inside = ((person.joints_px >= -0.5) & (person.joints_px <= last)).all(axis=1)
     return float(1 - inside.mean())
 
 
@@ -223,7 +223,22 @@ def _known(points: FloatArray) -> FloatArray:
 
 # --- figures -------------------------------------------------------------------------------------
 
-Choice = Callable[[Subject], bool]
+
+
+class Situation(Protocol):
+    """How a true person is seen: a `Subject`, or whatever else was measured about one."""
+
+    @property
+    def root_mm(self) -> FloatArray: ...
+
+    @property
+    def occlusion(self) -> float: ...
+
+    @property
+    def truncation(self) -> float: ...
+
+
+Choice = Callable[[Situation], bool]
 
 
 def figures(scenes: Sequence[Scene], chosen: Choice = lambda _: True) -> dict[str, Any]:
@@ -286,7 +301,7 @@ class Condition:
     """A property of people, cut into ranges [low, high)."""
 
     name: str
-    value: Callable[[Subject], float]
+    value: Callable[[Situation], float]
     edges: tuple[float, ...]
     scale: float  # from the value to the unit shown
     unit: str
