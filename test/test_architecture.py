@@ -13,10 +13,13 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
      "image_messages"),
-    ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info"),
-    ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets"),
+    ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info",
+     "boxes", "kalman", "smoothing"),
+    ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets",
+     "tracking"),
     ("weights", "detectors"),
     ("pipeline",),
+    ("sequence",),
     (
         "evaluation", "synthetic", "training",
         "conversions", "parameters", "synchronisation",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ..boxes import box_iou
 from ..records import METRES_PER_MM, Record
 from ..skeletons import LIMB_JOINTS
 from ..structures import FloatArray
@@ -88,20 +89,6 @@ def predicted_bodies(record: Record) -> list[Body]:
         )
         for pose in record["poses"]
     ]
-
-
-def box_iou(a_xywh: FloatArray, b_xywh: FloatArray) -> FloatArray:
-    """Overlap of each box with each: intersection over union.
-
-    :param a_xywh, b_xywh: (N, 4) and (M, 4).
-    :return: (N, M) in 0..1.
-    """
-    a, b = np.reshape(a_xywh, (-1, 1, 4)), np.reshape(b_xywh, (1, -1, 4))
-    near = np.maximum(a[..., :2], b[..., :2])
-    far = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    intersection = np.clip(far - near, 0, None).prod(-1)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - intersection
-    return intersection / np.maximum(union, 1e-9)
 
 
 def match(predicted: Sequence[Body], truth: TrueImage) -> Match:

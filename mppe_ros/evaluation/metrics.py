@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..boxes import box_iou
 from ..skeletons import LIMB_JOINTS
 from ..structures import FloatArray
-from .matching import box_iou
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

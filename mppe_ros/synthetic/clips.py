@@ -176,9 +176,12 @@ def truth_json(
 
     :param images: of ``describe``, in order.
     """
-    truth = {
+    truth: dict[str, Any] = {
         "skeleton": MUCO_21.name, "joint_names": list(MUCO_21.joint_names), "fps": rate_hz,
         "width": lens.width, "height": lens.height, "fx": lens.fx, "fy": lens.fy,
-        "cx": lens.cx, "cy": lens.cy, "licence": licence, "images": images,
+        "cx": lens.cx, "cy": lens.cy, "licence": licence,
     }  # fmt: skip
+    if lens.distortion:
+        truth[f"distortion_{lens.distortion_model}"] = list(lens.distortion)
+    truth["images"] = images
     return json.dumps(truth, separators=(",", ":")) + "\n"

@@ -1,0 +1,202 @@
+"""People in successive images of one camera: ids, velocities, and a detector that rests.
+
+DetectNet is most of the time that an image takes, and says little that the last image didn't. It
+looks at every n-th image, and at those in which somebody new or somebody lost is to be found.
+In between, each person's box follows from the predicted pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from .boxes import box_iou
+from .detectors import SCORE_THRESHOLD
+from .pipeline import Image, Pipeline
+from .smoothing import SmoothingOptions
+from .structures import Detections, FloatArray, Intrinsics, Person, TrackState
+from .tracking import Expected, Seen, Tracker, TrackingOptions
+
+# A detection and an expected box that overlap by this much are of one person.
+_SAME_BOX = 0.4
+# A doubtful detection is believed where somebody is expected (Zhang et al., ByteTrack, ECCV 2022).
+_DOUBTFUL_SCORE = max(0.1, SCORE_THRESHOLD)
+# In an expected box is nobody if the joints' heatmaps are this much blunter than usual, or if the
+# pose found there fills another box.
+_LEAST_SHARPNESS = 0.6
+# Without DetectNet's word an expected box is believed for so long.
+_MAX_UNDETECTED_S = 1.0
+
+DETECTION_INTERVAL = 5
+
+Refine = Callable[[list[Person]], list[Person]]
+
+
+class PoseSequence:
+    """A pipeline that knows about time: one camera, images in the order of their stamps. ::
+
+        sequence = PoseSequence(pipeline)
+        for frame in source:
+            for person in sequence.step(frame.rgb, intrinsics, frame.time_s):
+                print(person.tracking.track_id, person.tracking.state, person.root_mm)
+
+    Each `Person` of `step` has a `Person.tracking` (id, state, velocity). People who aren't seen
+    in the image are there too (COASTING: predicted), and once those who are given up (LOST).
+
+    :param detection_interval: images; 1 = DetectNet looks at every one.
+    :param ids: numbers for people, shared by sequences whose ids must not meet.
+
+    ``smoothing`` may change from image to image, ``pipeline.options`` too. After a `step`,
+    ``detected`` says whether DetectNet looked, ``seen`` whom the networks saw, ``stage_ms`` what took how long, and ``notice`` why
+    all tracks were begun anew, if they were.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        tracking: TrackingOptions | None = None,
+        smoothing: SmoothingOptions | None = None,
+        detection_interval: int = DETECTION_INTERVAL,
+        ids: Iterator[int] | None = None,
+    ) -> None:
+        self.pipeline, self.detection_interval = pipeline, detection_interval
+        self.smoothing = smoothing or SmoothingOptions()
+        self.tracker = Tracker(pipeline.skeleton, pipeline.root_error, tracking, ids)
+        self.stage_ms: dict[str, float] = {}
+        self.detected = False
+        self.seen: list[Seen] = []
+        self._images_until_detection = 0
+
+    @property
+    def notice(self) -> str:
+        """Why the last step began all tracks anew; empty if it didn't."""
+        return self.tracker.notice
+
+    def reset(self) -> None:
+        """Forgets everybody; ids are not used again, and the next step calls the old ones LOST."""
+        self.tracker.reset()
+        self._images_until_detection = 0
+
+    def step(
+        self,
+        image: Image,
+        intrinsics: Intrinsics,
+        stamp_s: float,
+        camera_to_world: FloatArray | None = None,
+        refine: Refine | None = None,
+    ) -> list[Person]:
+        """People of the next image, in the order of ids.
+
+        :param image: (H, W, 3) uint8 RGB.
+        :param stamp_s: when it was taken. A stamp that repeats or goes back is coped with, see
+            `Tracker.predict`.
+        :param camera_to_world: (4, 4), m, where the camera moves: where it is in a frame that
+            doesn't. People are tracked in that frame and returned in the camera's.
+        :param refine: improves what the networks found before it is tracked (depth fusion).
+        :raises ValueError: an image that is no colour image or not of its camera's size.
+        """
+        pixels = self.pipeline.upload([image], [intrinsics])
+        expected = self.tracker.predict(stamp_s, intrinsics, camera_to_world)
+        if self.notice:
+            self._images_until_detection = 0
+        found = self._detect(pixels)
+        boxes, of_track = self._boxes(found, expected)
+        people = self.pipeline.estimate(pixels, [intrinsics], [boxes])[0]
+        self.stage_ms = {**self.stage_ms, **self.pipeline.stage_ms}
+        seen = self._seen(people, of_track)
+        if refine is not None:
+            better = refine([one.person for one in seen])
+            seen = [Seen(new, old.detected) for new, old in zip(better, seen, strict=True)]
+        self.seen = seen
+        result = self.tracker.update(seen, self.smoothing)
+        self._plan_detection(expected, result)
+        return result
+
+    def _detect(self, pixels: Sequence[torch.Tensor]) -> Detections | None:
+        """All detections if it is time for some, doubtful ones too."""
+        self.detected = self._images_until_detection <= 0
+        self.stage_ms = {}
+        if not self.detected:
+            self._images_until_detection -= 1
+            return None
+        self._images_until_detection = self.detection_interval - 1
+        (found,) = self.pipeline.detect(pixels)
+        self.stage_ms = self.pipeline.stage_ms
+        return found
+
+    def _boxes(
+        self, found: Detections | None, expected: Sequence[Expected]
+    ) -> tuple[Detections, list[Expected | None]]:
+        """The boxes to look into, and the track that expected each; None = a detection."""
+        hoped = [one for one in expected if _followed(one)]
+        rows: list[FloatArray] = []
+        scores: list[float] = []
+        if found is not None:
+            detected, detected_scores = self._believed(found, expected)
+            rows, scores = list(detected), list(detected_scores)
+            hoped = [
+                one
+                for one in hoped
+                if one.undetected_s <= _MAX_UNDETECTED_S
+                and not (box_iou(one.bbox_xywh_px, detected) >= _SAME_BOX).any()
+            ]
+        of_track = [None] * len(rows) + hoped
+        rows += [one.bbox_xywh_px for one in hoped]
+        scores += [one.score for one in hoped]
+        boxes = torch.as_tensor(np.array(rows, np.float32).reshape(-1, 4))
+        return Detections(boxes, torch.tensor(scores, dtype=torch.float32)), of_track
+
+    def _believed(
+        self, found: Detections, expected: Sequence[Expected]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Boxes and scores of confident detections, and of doubtful ones of people expected."""
+        confident = len(self.pipeline.options.select(found))
+        boxes = found.boxes_xywh_px.double().cpu().numpy()
+        scores = found.scores.double().cpu().numpy()
+        sure, doubtful = boxes[:confident], boxes[confident:]
+        doubtful = doubtful[scores[confident:] >= _DOUBTFUL_SCORE]
+        hopes = np.array([one.bbox_xywh_px for one in expected]).reshape(-1, 4)
+        unmet = hopes[~(box_iou(hopes, sure) >= _SAME_BOX).any(axis=1)]
+        overlap = box_iou(unmet, doubtful)
+        rows, columns = linear_sum_assignment(-overlap)
+        kept = columns[overlap[rows, columns] >= _SAME_BOX]
+        return (
+            np.concatenate([sure, doubtful[kept]]),
+            np.concatenate([scores[:confident], scores[confident:][kept]]),
+        )
+
+    def _seen(
+        self, people: Sequence[Person | None], of_track: Sequence[Expected | None]
+    ) -> list[Seen]:
+        return [
+            Seen(person, track is None)
+            for person, track in zip(people, of_track, strict=True)
+            if person is not None and (track is None or _there(person, track))
+        ]
+
+    def _plan_detection(self, before: Sequence[Expected], people: Sequence[Person]) -> None:
+        """DetectNet looks at the next image if somebody just went missing or isn't sure yet."""
+        were = {one.track_id: one.state for one in before}
+        for person in people:
+            assert person.tracking is not None
+            state = person.tracking.state
+            missing = state == TrackState.COASTING and (
+                were.get(person.tracking.track_id) != TrackState.COASTING
+            )
+            if missing or state == TrackState.TENTATIVE:
+                self._images_until_detection = 0
+
+
+def _followed(track: Expected) -> bool:
+    """Only who was seen in the last image is looked for where it should be."""
+    seen = track.state in (TrackState.TENTATIVE, TrackState.TRACKED)
+    return seen and bool(np.isfinite(track.bbox_xywh_px).all())
+
+
+def _there(person: Person, track: Expected) -> bool:
+    """Whether the pose found in an expected box is a person's."""
+    return bool(person.joint_scores.mean() >= _LEAST_SHARPNESS * track.joint_score)
