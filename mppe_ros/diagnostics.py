@@ -16,7 +16,8 @@ DROPS = {
     "unpaired": "without camera_info of the same time",
     "replaced": "a newer one came before they were begun",
     "too_old": "older than max_image_age",
-    "paused": "deactivated or switched off meanwhile",
+    "paused": "not begun when it was deactivated or switched off",
+    "late": "not done when it was deactivated or switched off",
 }
 
 # Rates and verdicts are of so many seconds: long enough for a camera of 1 Hz.
@@ -45,6 +46,7 @@ class Stats:
     replaced: int = 0
     too_old: int = 0
     paused: int = 0
+    late: int = 0
     # Of the last image.
     people: int = 0
     age_ms: float = 0.0  # from its stamp to the publishing, by the node's clock

@@ -6,9 +6,7 @@ processes it and publishes. What is computed lives in modules that know no node.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -48,7 +46,7 @@ NODE_NAME = "mppe"
 
 # Often enough to notice a stop soon, seldom enough to cost nothing.
 _SPIN_PERIOD_S = 0.2
-# A job that takes longer is left behind when the node ends.
+# A job that takes longer is left behind when the node ends or is cleaned up.
 _STOP_TIMEOUT_S = 1.5
 _DIAGNOSTICS_PERIOD_S = 1.0
 _REPEAT_S = 10.0  # the same complaint comes no more often
@@ -156,6 +154,8 @@ class PoseNode(LifecycleNode):
         )
 
     def _unload(self) -> None:
+        if not self._worker.wait_idle(_STOP_TIMEOUT_S):
+            self.get_logger().warning("memory is freed later: an image is still being processed")
         if self._lookup is not None:
             self._lookup.close()
         self._processor = self._lookup = None
@@ -248,7 +248,7 @@ class PoseNode(LifecycleNode):
     def _process(self, frame: Frame) -> None:
         processor, session, settings = self._processor, self._outputs.session, self.settings
         if processor is None:
-            self.stats.paused += 1
+            self.stats.late += 1
             return
         if self._too_old(frame):
             self.stats.too_old += 1
@@ -256,7 +256,7 @@ class PoseNode(LifecycleNode):
         seen = processor(frame, settings)
         started_s = time.perf_counter()
         if self._worker.stopping or not self._outputs.publish(session, seen, settings):
-            self.stats.paused += 1
+            self.stats.late += 1
             return
         self._note(frame, seen, (time.perf_counter() - started_s) * 1e3)
 
@@ -326,7 +326,10 @@ def _describe(pipeline: Pipeline) -> dict[str, str]:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM; 0, or 1 if it could not start."""
+    """Runs the node until SIGINT or SIGTERM; 0, or 1 if it could not start.
+
+    Leaves a job behind that takes too long, so the process must end by ``os._exit``.
+    """
     # Not rclpy's handlers: they end all communication before the last markers are deleted.
     # SIGINT too: a shell's background job starts with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -350,8 +353,8 @@ def main(args: list[str] | None = None) -> int:
             if started:
                 _spin(node)
     finally:
-        _finish(node, status := 0 if started else 1)
-    return status
+        _finish(node)
+    return 0 if started else 1
 
 
 def _spin(node: PoseNode) -> None:
@@ -361,14 +364,9 @@ def _spin(node: PoseNode) -> None:
         executor.spin_once(_SPIN_PERIOD_S)
 
 
-def _finish(node: PoseNode, status: int) -> None:
+def _finish(node: PoseNode) -> None:
     # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    stopped = node.close()
+    node.close()
     rclpy.try_shutdown()
-    if not stopped:
-        # Taking the interpreter down below a thread that computes would crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)

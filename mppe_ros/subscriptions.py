@@ -10,6 +10,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import (
     HistoryPolicy,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_policy_name_from_kind,
@@ -22,7 +23,15 @@ from .diagnostics import Stats
 from .parameters import Settings
 from .synchronisation import CameraPairing, Frame
 
-SILENCE_S = 5.0  # without images: worth a complaint
+SILENCE_S = 5.0  # without images or camera_info: worth a complaint
+
+# Durability too: transient local gets the camera_info of a camera that sends it only once.
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 
 
 class CameraSubscriptions:
@@ -38,8 +47,10 @@ class CameraSubscriptions:
         self._node, self._stats, self._take = node, stats, take
         self._pairing = CameraPairing(settings.camera_info_sync)
         self._dropped = 0  # by the pairing, as far as counted
-        self._lacks_info = not settings.assumed_fov_deg
-        self._last_image_s = time.monotonic()
+        # The newest one is enough, or every image needs its own.
+        self._one_info_is_enough = settings.camera_info_sync == "latest"
+        self._needs_info = not (self._one_info_is_enough and settings.assumed_fov_deg)
+        self._last_image_s = self._last_info_s = time.monotonic()
         self._subscriptions: list[Subscription] = []
         compressed = settings.image_transport == "compressed"
         image_type = CompressedImage if compressed else Image
@@ -61,13 +72,14 @@ class CameraSubscriptions:
     @property
     def silence(self) -> str:
         """What the camera should send but doesn't; empty = nothing."""
-        silent_s = time.monotonic() - self._last_image_s
-        if silent_s >= SILENCE_S:
-            return f"no image on {self.image_topic} for {silent_s:.0f} s"
-        if self._lacks_info:
+        now_s = time.monotonic()
+        image_s, info_s = now_s - self._last_image_s, now_s - self._last_info_s
+        if image_s >= SILENCE_S:
+            return f"no image on {self.image_topic} for {image_s:.0f} s"
+        if self._needs_info and info_s >= SILENCE_S:
             return (
-                f"no camera_info on {self.info_topic} yet, and images wait for it; for a camera "
-                "without calibration set assumed_fov_deg"
+                f"no camera_info on {self.info_topic} for {info_s:.0f} s, and images wait for it; "
+                "for a camera without it: assumed_fov_deg and camera_info_sync latest"
             )
         return ""
 
@@ -92,7 +104,7 @@ class CameraSubscriptions:
             callback,
             qos,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=report_incompatible),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
         self._subscriptions.append(subscription)
         return str(subscription.topic_name)
@@ -103,7 +115,8 @@ class CameraSubscriptions:
         self._hand_on(self._pairing.put_image(message))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._lacks_info = False
+        self._last_info_s = time.monotonic()
+        self._needs_info &= not self._one_info_is_enough
         self._hand_on(self._pairing.put_camera_info(message))
 
     def _on_depth(self, message: Image) -> None:
@@ -119,4 +132,7 @@ class CameraSubscriptions:
 def image_topic(node: Node, settings: Settings) -> str:
     """The full name of the topic of images, subscribed to or not."""
     name = str(node.resolve_topic_name("image_raw"))
-    return f"{name}/compressed" if settings.image_transport == "compressed" else name
+    if settings.image_transport == "raw":
+        return name
+    # image_transport's rule: below the raw topic, wherever that was remapped to.
+    return str(node.resolve_topic_name(f"{name}/compressed"))

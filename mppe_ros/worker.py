@@ -33,7 +33,7 @@ class Worker(Generic[Item]):
         self._last_start_s = float("-inf")
         self._slot: deque[Item] = deque(maxlen=1)
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._busy = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -42,7 +42,7 @@ class Worker(Generic[Item]):
         with self._changed:
             replaced = bool(self._slot)
             self._slot.append(item)
-            self._changed.notify()
+            self._changed.notify_all()
         return replaced
 
     def discard(self) -> bool:
@@ -52,11 +52,16 @@ class Worker(Generic[Item]):
             self._slot.clear()
         return waited
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Until no job runs and none may begin; false if one still does after that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._busy or self._slot), timeout_s)
+
     def set_min_period(self, min_period_s: float) -> None:
         """Changes the least time between the starts of two jobs, for a waiting item too."""
         with self._changed:
             self._min_period_s = min_period_s
-            self._changed.notify()
+            self._changed.notify_all()
 
     @property
     def stopping(self) -> bool:
@@ -67,7 +72,7 @@ class Worker(Generic[Item]):
         """Drops what waits and ends the thread; false if its job was not done in time."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -80,6 +85,9 @@ class Worker(Generic[Item]):
                 self._report(item, error)
             # Not kept while waiting for the next one: an item may be a big image.
             del item, items
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
 
     def _wait(self) -> tuple[Item] | None:
         """Until an item may be worked on (that one) or the worker is stopped (None)."""
@@ -88,6 +96,7 @@ class Worker(Generic[Item]):
                 early_s = self._last_start_s + self._min_period_s - time.monotonic()
                 if self._slot and early_s <= 0:
                     self._last_start_s = time.monotonic()
+                    self._busy = True
                     return (self._slot.pop(),)
                 self._changed.wait(early_s if self._slot else None)
         return None

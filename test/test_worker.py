@@ -50,6 +50,18 @@ def worker(recorder):
     assert worker.stop(TIMEOUT_S)
 
 
+def test_idle_is_when_nothing_runs_and_nothing_waits(worker, recorder):
+    assert worker.wait_idle(TIMEOUT_S)
+    recorder.may_go_on.clear()
+    worker.put("first")
+    assert recorder.begun.acquire(timeout=TIMEOUT_S)
+    assert not worker.wait_idle(0.01)
+    worker.put("bad")
+    recorder.may_go_on.set()
+    assert worker.wait_idle(TIMEOUT_S)
+    assert recorder.done == ["first"] and len(recorder.errors) == 1
+
+
 def test_items_are_worked_on_one_after_another(worker, recorder):
     for item in range(5):
         assert worker.put(item) is False
