@@ -25,7 +25,7 @@ DepthImage = npt.NDArray[np.floating[Any]]
 
 # How deep the plane through hips and shoulders lies under the surface that a camera sees, by the
 # side that it is seen from. Measured on generated people with their true joints (docs/depth.md).
-FRONT_DEPTH_MM, SIDE_DEPTH_MM, BACK_DEPTH_MM = 162.0, 197.0, 102.0
+FRONT_DEPTH_MM, SIDE_DEPTH_MM, BACK_DEPTH_MM = 160.0, 197.0, 114.0
 # What a depth camera adds to the error, as a fraction of the distance.
 DEPTH_NOISE = 0.01
 
@@ -78,7 +78,7 @@ def fuse(
     # The covariance is along the ray, of which Z is the part along the optical axis.
     obliquity = expected / float(np.linalg.norm(person.root_mm))
     uncertainty = along_mm * obliquity
-    votes = _votes_mm(person, depth_m, skeleton, error)
+    votes = surface_mm(person, depth_m, skeleton) + _torso_depth_mm(person, error)
     measured = _measure(votes, expected, float(np.hypot(uncertainty, error.fused_mm)))
     if measured is None:
         return person
@@ -124,10 +124,9 @@ def _torso_depth_mm(person: Person, error: RootError) -> float:
     return torso_depth_mm(float(forward @ ray), error.heading_rad)
 
 
-def _votes_mm(
-    person: Person, depth_m: DepthImage, skeleton: Skeleton, error: RootError
-) -> FloatArray:
-    """(N,) the root's Z by each pixel of the torso's grid, NaN where depth is unknown."""
+def surface_mm(person: Person, depth_m: DepthImage, skeleton: Skeleton) -> FloatArray:
+    """(N,) what Z the root had by each pixel of the torso's grid if its joints lay on the surface;
+    NaN where depth is unknown."""
     corners = skeleton.indices(TORSO)
     pixels = np.rint(_WEIGHTS @ person.joints_px[corners])
     behind_root_mm = _WEIGHTS @ (person.joints_mm[corners, 2] - person.root_mm[2])
@@ -137,8 +136,7 @@ def _votes_mm(
     u, v = np.where(inside[:, None], pixels, 0).astype(np.intp).T
     seen_m = np.asarray(depth_m[v, u], np.float64)
     known = inside & np.isfinite(seen_m) & (seen_m > 0)
-    under_surface_mm = _torso_depth_mm(person, error)
-    return np.where(known, seen_m * 1000 + under_surface_mm - behind_root_mm, np.nan)
+    return np.where(known, seen_m * 1000 - behind_root_mm, np.nan)
 
 
 def _measure(votes_mm: FloatArray, expected_mm: float, uncertainty_mm: float) -> float | None:

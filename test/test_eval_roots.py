@@ -165,6 +165,20 @@ def test_people_are_counted_by_how_they_are_seen(tmp_path):
     assert "RootNet" in roots.table(result)
 
 
+def test_torsos_lie_as_deep_as_their_side_says(honest):
+    rng = np.random.default_rng(0)
+    seen = [
+        replace(one, facing=facing, torso_depth_mm=150 - 20 * facing - 40 * facing**2 + error)
+        for one, facing, error in zip(
+            honest, rng.uniform(-1, 1, 600), rng.laplace(0, 20, 600), strict=True
+        )
+    ]
+    assert roots.torso_depths(seen) == pytest.approx(
+        {"front": 130, "side": 150, "back": 90}, abs=8
+    )
+    assert roots.torso_depths(honest) == {}  # there were no depth images
+
+
 # --- what depth cameras do -----------------------------------------------------------------------
 
 

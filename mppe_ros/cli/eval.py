@@ -226,6 +226,8 @@ def roots(folder: Path, every: int, as_json: bool, **options: Any) -> None:
     click.echo(roots_.table(result))
     constants = (f"{name}={value:.3g}" for name, value in result["root_error"].items() if value)
     click.echo(f"\nby these people: RootError({', '.join(constants)})")
+    torso = (f"{side} {value:.0f} mm" for side, value in result["torso_depth_mm"].items())
+    click.echo(f"their torsos' depth under the surface: {', '.join(torso) or 'unknown'}")
 
 
 def need(module: str, option: str, package: str) -> None:

@@ -82,7 +82,7 @@ def overlay(
     camera = photo.intrinsics
     estimated = records.pose_array_record(people, skeleton=skeleton, model="", intrinsics=camera)
     true = records.pose_array_record(
-        [_as_person(person, names) for person in photo.people],
+        [as_person(person, names) for person in photo.people],
         skeleton=LIMBS_13, model="truth", intrinsics=camera,
     )  # fmt: skip
     left, middle = (
@@ -100,7 +100,8 @@ def overlay(
     return drawing.side_by_side(picture, above)
 
 
-def _as_person(truth: TruePerson, names: Sequence[str]) -> Person:
+def as_person(truth: TruePerson, names: Sequence[str]) -> Person:
+    """The truth as an estimate of `LIMBS_13` that is sure of itself."""
     joints_px = in_order(truth.joints_px, names, LIMBS_13.joint_names)
     joints_mm = in_order(truth.joints_mm, names, LIMBS_13.joint_names)
     pelvis = LIMBS_13.joint_names.index(PELVIS)

@@ -7,7 +7,7 @@ Measured on the pipeline's own detections, as a robot sees them, against generat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from ..pipeline import Pipeline
 from ..structures import FloatArray, Intrinsics, Person, RootError
 from . import metrics
 from .depth_noise import spoil
-from .joints import LIMBS_13, PELVIS, in_order
+from .joints import LIMBS_13
 from .methods import boxes_of
-from .report import Column, markdown
+from .report import Column, as_person, markdown
 from .synthetic import CONDITIONS, truncation
 from .truth import PhotoSet, TruePerson
 
 WITHOUT, PERFECT, NOISY = "RootNet", "perfect depth", "noisy depth"
 
+_MAX_TORSO_DEPTH_MM = 400.0
+_MIN_TORSOS = 20
 # Share of a normal distribution that lies within one standard deviation.
 ONE_SIGMA = 0.683
 
@@ -59,6 +61,8 @@ class Sample:
     parts_sigma_mm: FloatArray  # (3,) their standard deviations by the covariances
     turn_sigma_rad: FloatArray  # (3,)
     fused: bool
+    facing: float  # cosine between the true front and the viewing ray, -1 faces the camera
+    torso_depth_mm: float  # of the true torso under the surface in a perfect depth image
 
 
 def measure(
@@ -83,6 +87,8 @@ def measure(
             truth = _Truth.of(photo.people[owner], photo_set.joint_names, photo.intrinsics)
             if not np.isfinite(truth.root_mm).all():
                 continue
+            if PERFECT in images:
+                truth = truth.seen_by(images[PERFECT])
             samples = {WITHOUT: _sample(person, truth, fused=False)}
             for name, depth_m in images.items():
                 fused = depth.fuse(
@@ -105,18 +111,32 @@ class _Truth:
     joints_mm: FloatArray  # of LIMBS_13
     occlusion: float
     truncation: float
+    person: Person
+    facing: float
+    torso_depth_mm: float = float("nan")
 
     @classmethod
     def of(cls, person: TruePerson, names: Sequence[str], camera: Intrinsics) -> _Truth:
+        known = as_person(person, names)
+        axes = body_axes(known.joints_mm, LIMBS_13)
+        ray = known.root_mm / np.linalg.norm(known.root_mm)
         return cls(
-            in_order(person.joints_mm, names, LIMBS_13.joint_names),
-            1 - person.visible_fraction,
-            truncation(person, camera),
+            joints_mm=known.joints_mm,
+            occlusion=1 - person.visible_fraction,
+            truncation=truncation(person, camera),
+            person=known,
+            facing=np.nan if axes is None else float(axes[:, 0] @ ray),
         )
 
     @property
     def root_mm(self) -> FloatArray:
-        return np.asarray(self.joints_mm[LIMBS_13.joint_names.index(PELVIS)])
+        return self.person.root_mm
+
+    def seen_by(self, depth_m: FloatArray) -> _Truth:
+        """With how deep it is under its surface; others' and the background's are left out."""
+        depths = self.root_mm[2] - depth.surface_mm(self.person, depth_m, LIMBS_13)
+        depths = depths[np.abs(depths) < _MAX_TORSO_DEPTH_MM]
+        return replace(self, torso_depth_mm=float(np.median(depths)) if depths.size else np.nan)
 
 
 def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
@@ -132,6 +152,8 @@ def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
         parts_sigma_mm=_deviations(person.root_covariance_mm2, basis),
         turn_sigma_rad=turn_sigma,
         fused=fused,
+        facing=truth.facing,
+        torso_depth_mm=truth.torso_depth_mm,
     )
 
 
@@ -166,12 +188,13 @@ def _turn(person: Person, true_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def record(samples: Sequence[Mapping[str, Sample]]) -> dict[str, Any]:
     """JSON: figures by method, under "by" those of RootNet alone for ranges of conditions (as in
-    `synthetic`), under "root_error" what `RootError` should be by these people."""
+    `synthetic`), under "root_error" what `RootError` should be by these people, under
+    "torso_depth_mm" how deep their true torsos lie under the surface."""
     names = [name for name in (WITHOUT, PERFECT, NOISY) if samples and name in samples[0]]
     methods = {name: [one[name] for one in samples if name in one] for name in names}
     alone = methods.get(WITHOUT, [])
     if not alone:
-        return {"methods": {}, "by": {}, "root_error": {}}
+        return {"methods": {}, "by": {}, "root_error": {}, "torso_depth_mm": {}}
     by = {
         f"{condition.name} {label}": figures(some)
         for condition in CONDITIONS
@@ -185,6 +208,7 @@ def record(samples: Sequence[Mapping[str, Sample]]) -> dict[str, Any]:
             name: value if np.isfinite(value) else None
             for name, value in asdict(calibrated(alone, methods.get(PERFECT, []))).items()
         },
+        "torso_depth_mm": torso_depths(alone),
     }
 
 
@@ -234,6 +258,23 @@ def calibrated(alone: Sequence[Sample], perfect: Sequence[Sample]) -> RootError:
         heading_rad=_sigma(turn[:, 2]),
         fused_mm=_sigma(np.array([one.parts_mm[0] for one in perfect if one.fused])),
     )
+
+
+def torso_depths(samples: Sequence[Sample]) -> dict[str, float]:
+    """How deep true torsos lie under their surface, seen from the front, the side and the back:
+    a parabola of the facing's cosine, for the least absolute error. Empty without depth images."""
+    known = [one for one in samples if np.isfinite([one.facing, one.torso_depth_mm]).all()]
+    if len(known) < _MIN_TORSOS:
+        return {}
+    facing, depths = (np.array([getattr(one, name) for one in known])
+                      for name in ("facing", "torso_depth_mm"))  # fmt: skip
+    powers = np.vander(facing, 3, increasing=True)
+    weights = np.ones(len(known))
+    for _ in range(50):  # iteratively reweighted least squares
+        fit = np.linalg.lstsq(powers * weights[:, None], depths * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(depths - powers @ fit), 1.0))
+    ends = {"front": -1.0, "side": 0.0, "back": 1.0}
+    return {name: float(fit @ (1, cosine, cosine**2)) for name, cosine in ends.items()}
 
 
 def _sigma(errors: FloatArray) -> float:
