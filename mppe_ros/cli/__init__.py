@@ -9,14 +9,24 @@ import click
 from ..checkpoints import CheckpointError
 from ..datasets import DatasetError
 from ..devices import DeviceError
+from ..estimates import EstimatesError
 from ..media import MediaError
+from ..results import ResultsError
 from ..structures import IntrinsicsError
 from ..synthetic.cli import synth
 from .data import data
 from .eval import eval_
+from .eval_datasets import human36m, mupots, pw3d
 from .run import run
 from .train import train
 from .weights import weights
+
+
+# What users can mend.
+MENDABLE = (
+    CheckpointError, DatasetError, DeviceError, EstimatesError, IntrinsicsError, MediaError,
+    ResultsError,
+)  # fmt: skip
 
 
 class OneSentenceErrors(click.Group):
@@ -25,7 +35,7 @@ class OneSentenceErrors(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (CheckpointError, DatasetError, DeviceError, IntrinsicsError, MediaError) as error:
+        except MENDABLE as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -35,6 +45,8 @@ def main() -> None:
     """Absolute 3D human poses from a single camera (3DMPPE)."""
 
 
+for command in (human36m, mupots, pw3d):
+    eval_.add_command(command)
 main.add_command(data)
 main.add_command(eval_)
 main.add_command(run)

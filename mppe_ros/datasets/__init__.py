@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import DatasetError
+from .files import DatasetError, read_picture
 from .flat import Mpii, MsCoco
 from .generated import Synthetic
 from .human36m import Human36M
@@ -15,7 +15,7 @@ from .mupots import MuPoTS
 from .pw3d import Pw3d
 from .samples import Dataset, Sample
 
-__all__ = ["DATASETS", "Dataset", "DatasetError", "Sample", "open_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetError", "Sample", "open_dataset", "read_picture"]
 
 DATASETS: dict[str, type[Dataset]] = {
     dataset.name: dataset for dataset in (Human36M, MuCo, Mpii, MsCoco, MuPoTS, Pw3d, Synthetic)

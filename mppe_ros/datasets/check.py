@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..camera import project
 from . import DATASETS, Dataset, DatasetError
 from .boxes import read_boxes
+from .files import read_picture
 
 IMAGES = 200  # looked at per split
 _PEOPLE = 2000  # whose geometry is looked at
@@ -81,13 +81,12 @@ def _images(dataset: Dataset, count: int) -> Iterator[str]:
         if not path.is_file():
             lacking.append(str(path))
             continue
-        picture = cv2.imread(str(path))
-        if picture is None:
+        try:
+            height, width = read_picture(path).shape[:2]
+        except DatasetError:
             broken.append(str(path))
-        elif not np.allclose(
-            picture.shape[1::-1], (camera.width, camera.height), rtol=_SIZE_TOLERANCE
-        ):
-            height, width = picture.shape[:2]
+            continue
+        if not np.allclose((width, height), (camera.width, camera.height), rtol=_SIZE_TOLERANCE):
             resized.append(f"{path} ({width}x{height}, not {camera.width}x{camera.height})")
     for found, what in (
         (lacking, "are missing"),

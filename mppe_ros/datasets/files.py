@@ -8,6 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from ..structures import Intrinsics
 
 Entry = dict[str, Any]
@@ -36,6 +40,18 @@ def read_json(path: Path) -> Any:
         raise DatasetError(
             f"{path} is no whole JSON file ({error}): was its download cut off?"
         ) from error
+
+
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) RGB as stored: annotations know nothing of orientation tags.
+
+    :raises DatasetError: missing, or not an image.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None:
+        reason = "can't be read as an image" if path.is_file() else "is missing"
+        raise DatasetError(f"{path} {reason}")
+    return np.ascontiguousarray(picture[..., ::-1], np.uint8)
 
 
 def read_coco(path: Path) -> tuple[dict[int, Entry], list[Entry]]:

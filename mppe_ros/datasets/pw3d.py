@@ -12,7 +12,7 @@ from ..skeletons import SMPL_24
 from .files import Entry, camera, of_image, read_coco, read_each
 from .samples import Dataset, Row
 
-_MM_PER_M = 1000
+_MM_PER_M = 1000.0
 
 
 class Pw3d(Dataset):
@@ -22,6 +22,7 @@ class Pw3d(Dataset):
     skeleton = SMPL_24
     has_depth = True
     splits = ("train", "validation", "test")
+    root_unit_mm = _MM_PER_M
 
     def __init__(self, folder: Path, split: str = "train") -> None:
         self.require_split(split)

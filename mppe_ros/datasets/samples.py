@@ -76,6 +76,7 @@ class Dataset(Sequence[Sample]):
     skeleton: Skeleton  # the joints' names and order
     has_depth: ClassVar[bool]  # joints in mm
     splits: ClassVar[tuple[str, ...]]
+    root_unit_mm: ClassVar[float] = 1.0  # of the reference release's files of roots
 
     def __init__(self, folder: Path, split: str, rows: Iterable[Row]) -> None:
         self.folder, self.split = folder, split
@@ -147,12 +148,26 @@ class Dataset(Sequence[Sample]):
         """Where a sample's image lies."""
         return self.folder / self._images[index]
 
+    @property
+    def image_names(self) -> Sequence[str]:
+        """(N,) each sample's image, relative to the folder."""
+        return self._images
+
     def by_image(self) -> dict[str, list[int]]:
         """Samples of each image, by the image's path relative to the folder."""
         found: dict[str, list[int]] = {}
         for index, image in enumerate(self._images):
             found.setdefault(image, []).append(index)
         return found
+
+    def only(self, rows: Sequence[int]) -> Dataset:
+        """Some of the samples."""
+        chosen = copy.copy(self)
+        for name in _COLUMNS:
+            setattr(chosen, name, getattr(self, name)[list(rows)])
+        for name in ("_images", "cameras", "groups"):
+            setattr(chosen, name, [getattr(self, name)[row] for row in rows])
+        return chosen
 
     def in_joints_of(self, skeleton: Skeleton) -> Dataset:
         """The same samples in another joint set: joints of the same name, the rest not known.
@@ -206,7 +221,9 @@ class Dataset(Sequence[Sample]):
         self.visible: BoolArray = column("visible", count).astype(bool)
 
 
+# Of the columns by joint, what stands where a joint isn't known.
 _JOINT_COLUMNS = {"joints_px": np.nan, "joints_mm": np.nan, "known": False, "visible": False}
+_COLUMNS = (*_JOINT_COLUMNS, "image_ids", "annotation_ids", "boxes_xywh_px", "roots_mm")
 
 
 def _usable(rows: Sequence[Row]) -> list[int]:

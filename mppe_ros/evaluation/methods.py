@@ -78,12 +78,13 @@ def boxes_of(people: Sequence[Person] | Sequence[TruePerson]) -> FloatArray:
 def pair_by_boxes(found: Sequence[Person], photo: Photo) -> Match:
     """Detected people with true ones, as the demo pairs them; crowds excuse what lies in them."""
     ignored = boxes_of(photo.ignored)
-    truth = TrueImage(_bodies(boxes_of(photo.people)), _bodies(ignored))
-    pairing = match(_bodies(boxes_of(found)), truth)
+    truth = TrueImage(bodies(boxes_of(photo.people)), bodies(ignored))
+    pairing = match(bodies(boxes_of(found)), truth)
     excused = covered(boxes_of(found), ignored)
     return Match(pairing.pairs, tuple(index for index in pairing.false if not excused[index]))
 
 
-def _bodies(boxes: FloatArray) -> tuple[Body, ...]:
+def bodies(boxes: FloatArray) -> tuple[Body, ...]:
+    """Boxes (N, 4) of people of whom nothing else is known, to be paired."""
     nowhere = np.full((1, 3), np.nan)
     return tuple(Body(box, nowhere[0], nowhere) for box in boxes)

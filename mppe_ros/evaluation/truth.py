@@ -22,6 +22,7 @@ from .joints import our_name, with_pelvis
 from .matching import TruthError
 
 _SIZE_TOLERANCE = 0.01
+_FILM_FOLDER = "rgb"  # of films as `mppe synth clips` writes them
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TruePerson:
     joints_px: FloatArray  # (J, 2)
     joints_mm: FloatArray  # (J, 3) camera frame
     visible_fraction: float = float("nan")  # of the pixels that the person alone would fill
+    track_id: int = 0  # the same person in successive images has the same; 0 = unknown
 
     @property
     def height_px(self) -> float:
@@ -46,6 +48,7 @@ class Photo:
     intrinsics: Intrinsics  # an assumed camera where nobody calibrated it
     people: tuple[TruePerson, ...]
     ignored: tuple[TruePerson, ...] = ()  # crowds and hardly visible people
+    camera_to_world: FloatArray | None = None  # (4, 4), m, of films whose camera may move
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class PhotoSet:
     photos: tuple[Photo, ...]
     folder: Path
     video: Path | None = None  # where images are frames of a video
+    fps: float = 0.0  # of a film, 0 of single images
 
     def pictures(self, every: int = 1) -> Iterator[tuple[Photo, media.Rgb]]:
         """Each photo, or each n-th, with its pixels.
@@ -66,7 +70,8 @@ class PhotoSet:
         """
         photos = self.photos[::every]
         for photo, rgb in self._frames(photos) if self.video else self._files(photos):
-            yield _sized(photo, rgb, self.folder), rgb
+            camera = sized(photo.intrinsics, rgb, self.folder / photo.name)
+            yield replace(photo, intrinsics=camera), rgb
 
     def _files(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, media.Rgb]]:
         for photo in photos:
@@ -111,13 +116,20 @@ def photo_set(content: Any, path: Path) -> PhotoSet:
     try:
         spelled = content["joint_names" if "joint_names" in content else "keypoint_names"]
         names = tuple(map(our_name, spelled))
-        in_video = any("image" not in entry for entry in content["images"])
+        is_film = any("image" not in entry for entry in content["images"])
+        in_folder = is_film and (path.parent / _FILM_FOLDER).is_dir()
+        if in_folder:
+            frames = (int(entry["frame"]) for entry in content["images"])
+            files = [f"{_FILM_FOLDER}/{frame:06d}.jpg" for frame in frames]
+            entries = zip(content["images"], files, strict=True)
+            content = {**content, "images": [{**one, "image": file} for one, file in entries]}
         return PhotoSet(
             name=path.stem,
             joint_names=with_pelvis(names, np.empty((len(names), 2)))[0],
             photos=tuple(_photo(entry, content, names, path) for entry in content["images"]),
             folder=path.parent,
-            video=path.with_suffix(".mp4") if in_video else None,
+            video=path.with_suffix(".mp4") if is_film and not in_folder else None,
+            fps=float(content.get("fps", 0.0)),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise TruthError(f"{path}: not a list of images with people ({error!r})") from error
@@ -151,6 +163,9 @@ def _photo(
         intrinsics=_intrinsics({**content, **entry}, path),
         people=tuple(_person(p, names) for p in entry["people"] if not p.get("iscrowd")),
         ignored=tuple(_person(p, names) for p in (*crowds, *entry.get("ignored", ()))),
+        camera_to_world=(
+            _array(entry["camera_to_world"], 4) if "camera_to_world" in entry else None
+        ),
     )
 
 
@@ -168,14 +183,15 @@ def _intrinsics(entry: Mapping[str, Any], path: Path) -> Intrinsics:
     return Intrinsics(fx, fy, cx, cy, *size, model, coefficients)
 
 
-def _sized(photo: Photo, rgb: media.Rgb, folder: Path) -> Photo:
-    """The photo with its file's size: Human3.6M's own lists are 2 of 1000 px off for some."""
-    size, said = rgb.shape[1::-1], (photo.intrinsics.width, photo.intrinsics.height)
+def sized(intrinsics: Intrinsics, rgb: media.Rgb, path: Path) -> Intrinsics:
+    """The camera with its image's size: Human3.6M's own lists are 2 of 1000 px off for some.
+
+    :raises TruthError: an image of quite another size.
+    """
+    size, said = rgb.shape[1::-1], (intrinsics.width, intrinsics.height)
     if not np.allclose(size, said, rtol=_SIZE_TOLERANCE):
-        raise TruthError(
-            f"{folder / photo.name}: is {size[0]}x{size[1]} px, its truth says {said[0]}x{said[1]}"
-        )
-    return replace(photo, intrinsics=replace(photo.intrinsics, width=size[0], height=size[1]))
+        raise TruthError(f"{path}: is {size[0]}x{size[1]} px, its truth says {said[0]}x{said[1]}")
+    return replace(intrinsics, width=size[0], height=size[1])
 
 
 def _person(person: Mapping[str, Any], names: Sequence[str]) -> TruePerson:
@@ -191,6 +207,7 @@ def _person(person: Mapping[str, Any], names: Sequence[str]) -> TruePerson:
             names, _of_all(_array(person.get("joints_camera_mm") or unknown, 3), names)
         )[1],
         visible_fraction=float(person.get("visible_fraction", np.nan)),
+        track_id=int(person.get("id", 0)),
     )
 
 
