@@ -21,7 +21,7 @@ from ..evaluation import curves, release, single
 from ..evaluation import human36m as human36m_
 from ..evaluation import mupots as mupots_
 from ..evaluation import pw3d as pw3d_
-from ..evaluation.estimates import Boxes, BoxesOfFile, Estimate, Roots, Runner, TrueBoxes
+from ..evaluation.predictions import Boxes, BoxesOfFile, Prediction, Roots, Runner, TrueBoxes
 from ..evaluation.release import Files, find_files
 from ..pipeline import Pipeline
 from ..skeletons import HUMAN36M_17, MUPOTS_17, Skeleton
@@ -70,7 +70,7 @@ class _Job:
     as_json: bool
     options: Mapping[str, Any]  # of the pipeline
 
-    def run(self) -> tuple[Pipeline, Dataset, list[Estimate]]:
+    def run(self) -> tuple[Pipeline, Dataset, list[Prediction]]:
         """The pipeline, the images it saw, and what it says."""
         images = list(self.dataset.by_image())[:: self.every]
         dataset = self.dataset
@@ -179,15 +179,15 @@ def human36m(folder: Path, protocol: str, predictions: Sequence[Path], **options
             read_boxes(files.roots) if files.roots else None,
         )
     else:
-        pipeline, dataset, estimates = job.run()
-        measured = human36m_.measure(dataset, estimates, pipeline.skeleton)
+        pipeline, dataset, predicted = job.run()
+        measured = human36m_.measure(dataset, predicted, pipeline.skeleton)
         variant = job.variant(pipeline)
         variant["aligned_on_joints"] = measured.aligned_on
         if job.out is not None:
-            release.write_roots(job.out / release.HUMAN36M_ROOTS, dataset, estimates)
+            release.write_roots(job.out / release.HUMAN36M_ROOTS, dataset, predicted)
             if set(HUMAN36M_17.joint_names) <= set(pipeline.skeleton.joint_names):
                 path = job.out / release.HUMAN36M_POSES
-                release.write_poses(path, dataset, estimates, pipeline.skeleton)
+                release.write_poses(path, dataset, predicted, pipeline.skeleton)
     result = human36m_.record(measured, number)
     if job.roots is Roots.TRUTH:
         result = single.without_roots(result)
@@ -217,15 +217,15 @@ def mupots(folder: Path, predictions: Sequence[Path], **options: Any) -> None:
         sequences, joints, roots, variant = _mupots_files(job.dataset, predictions)
         average_precision = mupots_.average_precision(job.dataset, roots) if roots else None
     else:
-        pipeline, dataset, estimates = job.run()
-        frames = mupots_.frames_of(estimates)
+        pipeline, dataset, predicted = job.run()
+        frames = mupots_.frames_of(predicted)
         sequences, joints = mupots_.measure_pck(dataset, frames, pipeline.skeleton)
         average_precision = mupots_.average_precision(
-            dataset, mupots_.roots_of(estimates, dataset)
+            dataset, mupots_.roots_of(predicted, dataset)
         )
         variant = job.variant(pipeline)
         if job.out is not None:
-            release.write_roots(job.out / release.MUPOTS_ROOTS, dataset, estimates)
+            release.write_roots(job.out / release.MUPOTS_ROOTS, dataset, predicted)
             if set(MUPOTS_17.joint_names) <= set(pipeline.skeleton.joint_names):
                 release.write_frames(job.out, frames, pipeline.skeleton)
     result = mupots_.record(sequences, joints, average_precision)
@@ -284,11 +284,11 @@ def pw3d(folder: Path, split: str, predictions: Sequence[Path], **options: Any) 
         measured = pw3d_.measure_roots(dataset, read_boxes(files.roots))
         variant: dict[str, Any] = {"predictions": _names(files)}
     else:
-        pipeline, dataset, estimates = job.run()
-        measured = pw3d_.measure(dataset, estimates, pipeline.skeleton)
+        pipeline, dataset, predicted = job.run()
+        measured = pw3d_.measure(dataset, predicted, pipeline.skeleton)
         variant = job.variant(pipeline)
         if job.out is not None:
-            release.write_roots(job.out / release.PW3D_ROOTS, dataset, estimates)
+            release.write_roots(job.out / release.PW3D_ROOTS, dataset, predicted)
     sequences = sorted(set(dataset.groups))
     result = pw3d_.record(measured, sequences, split)
     if job.roots is Roots.TRUTH:

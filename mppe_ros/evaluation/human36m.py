@@ -19,8 +19,8 @@ from ..datasets.human36m import ACTIONS
 from ..skeletons import HUMAN36M_17, Skeleton
 from ..structures import FloatArray
 from . import metrics, single
-from .estimates import Estimate
 from .matching import TruthError
+from .predictions import Prediction
 from .release import Pose
 from .single import Measured
 
@@ -29,10 +29,10 @@ _UNSCORED = ("Thorax",)
 _SAME_MM = 0.01
 
 
-def measure(dataset: Dataset, estimates: Iterable[Estimate], skeleton: Skeleton) -> Measured:
-    """The pipeline's estimates: of several in an image, the one with the best score."""
-    best: dict[str, Estimate] = {}
-    for one in estimates:
+def measure(dataset: Dataset, predictions: Iterable[Prediction], skeleton: Skeleton) -> Measured:
+    """The pipeline's predictions: of several in an image, the one with the best score."""
+    best: dict[str, Prediction] = {}
+    for one in predictions:
         if one.image not in best or one.score > best[one.image].score:
             best[one.image] = one
     chosen = [best.get(image) for image in dataset.image_names]

@@ -21,10 +21,10 @@ from ..skeletons import MUPOTS_17, Skeleton
 from ..structures import FloatArray
 from . import metrics
 from .curves import depth_errors, error_per_joint, number, pck_curve
-from .estimates import Estimate
 from .joints import PELVIS, common_joints
 from .matching import TruthError
 from .metrics import NOBODY, RootsOfImage
+from .predictions import Prediction
 from .release import FramePrediction
 from .report import Column, markdown
 
@@ -63,10 +63,10 @@ def frame_name(image: str) -> str:
     return f"{path.parent.name}_{path.stem}"
 
 
-def frames_of(estimates: Iterable[Estimate]) -> dict[str, FramePrediction]:
-    """The pipeline's estimates by frame."""
-    by_frame: dict[str, list[Estimate]] = defaultdict(list)
-    for one in estimates:
+def frames_of(predictions: Iterable[Prediction]) -> dict[str, FramePrediction]:
+    """The pipeline's predictions by frame."""
+    by_frame: dict[str, list[Prediction]] = defaultdict(list)
+    for one in predictions:
         by_frame[frame_name(one.image)].append(one)
     return {
         name: FramePrediction(
@@ -155,10 +155,10 @@ class Root:
     root_mm: FloatArray  # (3,)
 
 
-def roots_of(estimates: Iterable[Estimate], dataset: Dataset) -> list[Root]:
+def roots_of(predictions: Iterable[Prediction], dataset: Dataset) -> list[Root]:
     """The pipeline's."""
     ids = {image: int(dataset.image_ids[rows[0]]) for image, rows in dataset.by_image().items()}
-    return [Root(ids[one.image], one.score, one.root_mm) for one in estimates]
+    return [Root(ids[one.image], one.score, one.root_mm) for one in predictions]
 
 
 def roots_of_file(file: BoxFile) -> list[Root]:

@@ -18,19 +18,19 @@ from ..datasets import Dataset
 from ..datasets.boxes import BoxFile
 from ..skeletons import Skeleton
 from . import single
-from .estimates import Estimate
 from .matching import TrueImage, TruthError, match
 from .methods import bodies
+from .predictions import Prediction
 from .single import Measured
 
 
-def measure(dataset: Dataset, estimates: Iterable[Estimate], skeleton: Skeleton) -> Measured:
-    """The pipeline's estimates; those of detected boxes belong to the person that they overlap by
+def measure(dataset: Dataset, predictions: Iterable[Prediction], skeleton: Skeleton) -> Measured:
+    """The pipeline's predictions; those of detected boxes belong to the person they overlap by
     0.5 (IoU), paired one to one for the largest overlap in all."""
-    of_image: dict[str, list[Estimate]] = defaultdict(list)
-    for one in estimates:
+    of_image: dict[str, list[Prediction]] = defaultdict(list)
+    for one in predictions:
         of_image[one.image].append(one)
-    chosen: list[Estimate | None] = [None] * len(dataset)
+    chosen: list[Prediction | None] = [None] * len(dataset)
     for image, rows in dataset.by_image().items():
         found = of_image.get(image, [])
         if all(one.sample is not None for one in found):

@@ -20,9 +20,9 @@ from ..datasets import Dataset, DatasetError
 from ..datasets.files import Entry, read_each, read_json
 from ..skeletons import HUMAN36M_17, MUPOTS_17, Skeleton
 from ..structures import FloatArray
-from .estimates import Estimate
 from .matching import TruthError
 from .metrics import root_relative
+from .predictions import Prediction
 
 HUMAN36M_ROOTS = "bbox_root_human36m_output.json"
 HUMAN36M_POSES = "bbox_root_pose_human36m_output.json"
@@ -106,27 +106,27 @@ def read_poses(path: Path) -> list[Pose]:
 
 
 def write_poses(
-    path: Path, dataset: Dataset, estimates: Sequence[Estimate], skeleton: Skeleton
+    path: Path, dataset: Dataset, predictions: Sequence[Prediction], skeleton: Skeleton
 ) -> None:
     """As PoseNet's test of protocol 2 does: not aligned."""
     order = skeleton.indices(HUMAN36M_17.joint_names)
-    ids, boxes = _image_ids(dataset), _processed(dataset, estimates)
+    ids, boxes = _image_ids(dataset), _processed(dataset, predictions)
     _write_json(path, [
         {"image_id": ids[one.image],
          "joint_cam": root_relative(one.joints_mm, skeleton.root_index)[order].tolist(),
          "bbox": box.tolist(), "root_cam": one.root_mm.tolist()}
-        for one, box in zip(estimates, boxes, strict=True)
+        for one, box in zip(predictions, boxes, strict=True)
     ])  # fmt: skip
 
 
 # --- roots ---------------------------------------------------------------------------------------
 
 
-def write_roots(path: Path, dataset: Dataset, estimates: Sequence[Estimate]) -> None:
+def write_roots(path: Path, dataset: Dataset, predictions: Sequence[Prediction]) -> None:
     """As RootNet's test does: processed boxes, and roots in the data set's unit."""
-    ids, boxes = _image_ids(dataset), _processed(dataset, estimates)
+    ids, boxes = _image_ids(dataset), _processed(dataset, predictions)
     entries: list[dict[str, Any]] = []
-    for one, box in zip(estimates, boxes, strict=True):
+    for one, box in zip(predictions, boxes, strict=True):
         entry = {"image_id": ids[one.image], "bbox": box.tolist(), "score": one.score,
                  "root_cam": (one.root_mm / dataset.root_unit_mm).tolist()}  # fmt: skip
         if one.sample is not None:
@@ -139,10 +139,10 @@ def _image_ids(dataset: Dataset) -> dict[str, int]:
     return {image: int(dataset.image_ids[rows[0]]) for image, rows in dataset.by_image().items()}
 
 
-def _processed(dataset: Dataset, estimates: Sequence[Estimate]) -> list[FloatArray]:
+def _processed(dataset: Dataset, predictions: Sequence[Prediction]) -> list[FloatArray]:
     by_image = dataset.by_image()
     boxes = []
-    for one in estimates:
+    for one in predictions:
         camera = dataset.cameras[by_image[one.image][0]]
         box = torch.from_numpy(one.bbox_xywh_px[None])
         boxes.append(process_boxes(box, camera.width, camera.height)[0][0].numpy())

@@ -14,9 +14,9 @@ from ..skeletons import Skeleton
 from ..structures import FloatArray
 from . import metrics
 from .curves import depth_errors, error_per_joint, number, pck_curve
-from .estimates import Estimate
 from .joints import PELVIS, common_joints
 from .matching import TruthError
+from .predictions import Prediction
 from .report import Column, markdown
 
 COLUMNS = (
@@ -52,14 +52,14 @@ class Measured:
 
 def compare(
     dataset: Dataset,
-    estimates: Sequence[Estimate | None],
+    predictions: Sequence[Prediction | None],
     skeleton: Skeleton,
     *,
     unscored: Sequence[str] = (),
 ) -> Measured:
     """Estimates, one per sample, against the truth, in the joints that both have.
 
-    :param skeleton: the estimates' joint set.
+    :param skeleton: the predictions' joint set.
     :param unscored: joints that help to align, but aren't scored.
     :raises TruthError: too few common joints.
     """
@@ -73,7 +73,7 @@ def compare(
     true_relative = true - true[:, pelvis : pelvis + 1]
     order = skeleton.indices(names)
     predicted, roots = np.full(true.shape, np.nan), np.full((len(dataset), 3), np.nan)
-    for row, one in enumerate(estimates):
+    for row, one in enumerate(predictions):
         if one is not None:
             predicted[row], roots[row] = one.joints_mm[order], one.root_mm
     relative = metrics.root_relative(predicted, pelvis)

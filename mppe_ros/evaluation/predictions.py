@@ -32,7 +32,7 @@ _READ_AHEAD = 4 * _BATCH
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Prediction:
     """One person in one image; J joints in the order of the method's skeleton."""
 
     image: str  # relative to the data set's folder
@@ -147,7 +147,7 @@ class Runner:
         self._pipeline, self._boxes = copy.copy(pipeline), boxes
         self._pipeline.options = replace(pipeline.options, k_only_root=roots is Roots.K)
 
-    def __call__(self, dataset: Dataset, images: Sequence[str]) -> Iterator[list[Estimate]]:
+    def __call__(self, dataset: Dataset, images: Sequence[str]) -> Iterator[list[Prediction]]:
         """Each image's people.
 
         :param images: paths relative to the data set's folder.
@@ -166,7 +166,7 @@ class Runner:
 
     def _batch(
         self, images: Sequence[str], pictures: Sequence[Rgb], cameras: Sequence[Intrinsics]
-    ) -> Iterator[list[Estimate]]:
+    ) -> Iterator[list[Prediction]]:
         pixels = self._pipeline.upload(pictures, cameras)
         if self._boxes is None:
             detections = [self._pipeline.options.select(d) for d in self._pipeline.detect(pixels)]
@@ -177,7 +177,7 @@ class Runner:
         people = self._pipeline.estimate(pixels, cameras, detections)
         for image, lens, of_image, boxes in zip(images, cameras, people, given, strict=True):
             yield [
-                _estimate(image, person, boxes, index, lens)
+                _prediction(image, person, boxes, index, lens)
                 for index, person in enumerate(of_image)
                 if person is not None
             ]
@@ -206,15 +206,15 @@ def _as_given(found: Detections) -> GivenBoxes:
     return GivenBoxes(found.boxes_xywh_px.cpu().double().numpy(), scores, [None] * len(scores))
 
 
-def _estimate(
+def _prediction(
     image: str, person: Person, given: GivenBoxes, index: int, lens: Intrinsics
-) -> Estimate:
+) -> Prediction:
     root_mm, joints_mm = person.root_mm, person.joints_mm
     if given.roots_mm is not None:
         depths = joints_mm[:, 2] - root_mm[2]
         root_mm = given.roots_mm[index]
         joints_mm = camera.back_project(person.joints_px, depths + root_mm[2], lens)
-    return Estimate(
+    return Prediction(
         image=image,
         score=float(given.scores[index]),
         bbox_xywh_px=given.boxes_xywh_px[index],
