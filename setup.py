@@ -23,7 +23,10 @@ setup(
         "click>=8.0",
         "numpy>=1.23",
         "opencv-python-headless>=4.6",
+        "pillow>=9.4",
         "pyyaml>=6.0",
+        # Bags without ROS.
+        "rosbags>=0.11",
         "safetensors>=0.4",
         "scipy>=1.9",
         "torch>=2.4",
@@ -38,6 +41,8 @@ setup(
         "fetch": ["gdown>=5.1"],
         # The generated people of the training data.
         "synth": ["anny>=0.6"],
+        # `mppe view`; `mppe run --save trc`.
+        "export": ["plotly>=6.0", "trc-data-reader>=0.4.1"],
         # Diagrams of evaluation and training.
         "plot": ["matplotlib>=3.7"],
         # ImageNet weights of the small trunk, to train our own networks from.

@@ -505,7 +505,7 @@ def _write_pictures(recording: Recording, source: Source, out: Path) -> None:
             if index == still:
                 media.write_image(out / "overlay.png", frame)
             for _ in range(shown[index]):
-                writer.write(fit(frame, writer.shape or frame.shape))
+                writer.write(drawing.fit(frame, writer.shape or frame.shape))
 
 
 def _typical(results: Sequence[Result]) -> int:
@@ -546,20 +546,6 @@ def shown_frames(results: Sequence[Result], fps: float) -> list[int]:
     """For how many frames of the video each result is shown; each at least once."""
     starts = [round((result.stamp_s - results[0].stamp_s) * fps) for result in results]
     return [max(1, end - start) for start, end in pairwise(starts)] + [1]
-
-
-def fit(rgb: Rgb, shape: tuple[int, ...]) -> Rgb:
-    """The picture in a frame of another shape, shrunk and centred as needed."""
-    if rgb.shape == shape:
-        return rgb
-    height, width = shape[:2]
-    scale = min(height / rgb.shape[0], width / rgb.shape[1])
-    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    small = small[:height, :width]
-    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    frame = np.zeros(shape, np.uint8)
-    frame[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return frame
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -158,6 +158,20 @@ def side_by_side(left: Rgb, right: Rgb) -> Rgb:
     return np.hstack([padded(left), padded(right)])
 
 
+def fit(rgb: Rgb, shape: tuple[int, ...]) -> Rgb:
+    """The picture in a frame of another shape, shrunk and centred as needed."""
+    if rgb.shape == shape:
+        return rgb
+    height, width = shape[:2]
+    scale = min(height / rgb.shape[0], width / rgb.shape[1])
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = small[:height, :width]
+    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+    frame = np.zeros(shape, np.uint8)
+    frame[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return frame
+
+
 def draw_caption(rgb: Rgb, text: str) -> Rgb:
     """A line of text on a darkened strip along the bottom."""
     image = rgb.copy()

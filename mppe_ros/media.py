@@ -10,7 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -35,7 +38,7 @@ _MISSING_SHARE = 0.05
 _WEBCAM_FAILURES = 30
 
 Report = Callable[[str], None]
-_log = logging.getLogger(__name__)
+log_warning: Report = logging.getLogger(__name__).warning
 
 
 class MediaError(ValueError):
@@ -49,27 +52,62 @@ class Frame(NamedTuple):
     rgb: Rgb  # (H, W, 3)
 
 
+@dataclass(frozen=True)
+class Shot:
+    """One picture of a stream that is decoded when it is read, and what is known of it."""
+
+    image: str  # the file's path, or the source's name
+    index: int  # in the source
+    time_s: float  # since the first frame
+    # Decodes; works until the next shot is asked for. Raises MediaError where it is damaged.
+    read: Callable[[], Rgb]
+    file: Path | None = None  # a photo's, which may tell of its camera
+    stamp: tuple[int, int] | None = None  # s and ns, where a message said so
+    frame_id: str = ""
+    camera_info: Any = None  # a message, where one came with it
+    received_ns: int = 0  # when a bag got it
+
+
 class FrameSource:
     """A stream of frames; made by `open_media`. Each iteration starts at the first frame again.
 
     ``name`` says what it is; ``width`` and ``height`` (px) belong to the current frame, before
     the first one to the frame that is coming; ``frame_count`` is None where nobody knows;
-    ``live`` means that frames come in the camera's own time and never end.
+    ``live`` means that frames come in the camera's own time and never end; ``is_film``, that they
+    show one scene over time.
     """
 
     live = False
+    is_film = True
 
-    def __init__(self, name: str, fps: float, frame_count: int | None, report: Report) -> None:
+    def __init__(
+        self,
+        name: str,
+        fps: float,
+        frame_count: int | None,
+        report: Report,
+        *,
+        checked: bool = True,
+    ) -> None:
         self.name, self.fps, self.frame_count = name, fps, frame_count
         self.width = self.height = 0
         self._report = report
-        # Opening proves that there is something to show.
-        self._measure(self._first_frame())
+        if checked:  # opening proves that there is something to show
+            self._measure(self._first_frame())
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, rgb in self._frames():
+        for shot in self.shots():
+            try:
+                rgb = shot.read()
+            except MediaError as error:
+                self._report(f"skipped: {error}")
+                continue
             self._measure(rgb)
-            yield Frame(index / self.fps, rgb)
+            yield Frame(shot.time_s, rgb)
+
+    def shots(self) -> Iterator[Shot]:
+        """The frames, undecoded: those that are not read cost little."""
+        raise NotImplementedError
 
     def __enter__(self) -> FrameSource:
         return self
@@ -80,41 +118,48 @@ class FrameSource:
     def close(self) -> None:
         """Lets go of files and devices; can be called again."""
 
-    def _frames(self) -> Iterator[tuple[int, Rgb]]:
-        """Frames and their numbers; a damaged frame leaves a gap in the numbers."""
-        raise NotImplementedError
-
     def _first_frame(self) -> Rgb:
-        frames = self._frames()
+        shots, reason = self.shots(), ""
         try:
-            return next(frames)[1]
-        except StopIteration:
-            raise MediaError(f"{self.name}: not a single readable frame") from None
+            for shot in shots:
+                try:
+                    return shot.read()
+                except MediaError as error:
+                    reason = reason or f" ({error})"
         finally:
-            frames.close()  # type: ignore[attr-defined]
+            shots.close()  # type: ignore[attr-defined]
+        raise MediaError(f"{self.name}: not a single readable frame{reason}")
 
     def _measure(self, rgb: Rgb) -> None:
         self.height, self.width = rgb.shape[:2]
 
 
-def open_media(source: str | Path, report: Report = _log.warning) -> FrameSource:
+def open_media(
+    source: str | Path, report: Report = log_warning, stills_fps: float | None = None
+) -> FrameSource:
     """Opens whatever shows pictures; use it as a context manager.
 
     :param source: an image, a folder of images (in the order of their names), a video, or the
         number of a webcam.
     :param report: receives one sentence about each frame that is skipped and each truncated file.
+    :param stills_fps: the images of a folder are a film of that rate.
     :raises MediaError: nothing there, not readable, or without a single frame.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _Images(str(path), _images_in(path), report)
+        return Images(str(path), images_in(path), report, stills_fps)
     if path.is_file():
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return _Images(str(path), [path], report)
+            return Images(str(path), [path], report)
         return _Video(path, report)
     if str(source).isdecimal():
         return _Webcam(int(str(source)), report)
     raise MediaError(f"{source}: there is no such file or folder")
+
+
+def is_bag(path: Path) -> bool:
+    """A rosbag2: a folder with its metadata, or one of its files alone. `bags.py` reads it."""
+    return (path / "metadata.yaml").is_file() or path.suffix in (".mcap", ".db3")
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -126,7 +171,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise MediaError(f"{path}: there is no such file or folder")
-        images += _images_in(path) if path.is_dir() else [path]
+        images += images_in(path) if path.is_dir() else [path]
     return images
 
 
@@ -172,23 +217,37 @@ def write_image(path: str | Path, rgb: Rgb) -> None:
     os.replace(partial, path)
 
 
-class _Images(FrameSource):
-    """One image or many."""
+class Images(FrameSource):
+    """Image files.
 
-    def __init__(self, name: str, paths: list[Path], report: Report) -> None:
-        self._paths = paths
-        super().__init__(name, STILLS_FPS, len(paths), report)
+    :param fps: they are a film of that rate; None of photos that have nothing to do with each
+        other.
+    :param checked: find out at once whether there is a readable one.
+    """
 
-    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+    def __init__(
+        self,
+        name: str,
+        paths: list[Path],
+        report: Report,
+        fps: float | None = None,
+        *,
+        checked: bool = True,
+    ) -> None:
+        self._paths, self.is_film = paths, fps is not None
+        super().__init__(name, fps or STILLS_FPS, len(paths), report, checked=checked)
+
+    def shots(self) -> Iterator[Shot]:
         for index, path in enumerate(self._paths):
-            try:
-                rgb = read_image(path)
-            except MediaError as error:
-                if len(self._paths) == 1:
-                    raise
-                self._report(f"skipped: {error}")
-                continue
-            yield index, rgb
+            name = self.name if self.is_film else str(path)
+            yield Shot(
+                name,
+                index,
+                index / self.fps,
+                partial(read_image, path),
+                file=path,
+                stamp=None if self.is_film else (0, 0),  # nobody knows when it was taken
+            )
 
 
 class _Video(FrameSource):
@@ -203,23 +262,27 @@ class _Video(FrameSource):
     def close(self) -> None:
         self._capture.release()
 
-    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+    def shots(self) -> Iterator[Shot]:
         # Opening again is the one way of going back that all containers allow.
         self._capture.release()
         self._capture = _open_capture(str(self._path), f"{self._path}: cannot be opened again")
         index = 0
         while self._capture.grab():
-            decoded, bgr = self._capture.retrieve()
-            if decoded:
-                yield index, _to_rgb(bgr)
-            else:
-                self._report(f"{self.name}: frame {index} is damaged and skipped")
+            read = partial(self._retrieve, index)
+            yield Shot(self.name, index, index / self.fps, read)
             index += 1
         missing = (self.frame_count or 0) - index
         if missing > _MISSING_SHARE * (self.frame_count or 0):
             self._report(
                 f"{self.name}: truncated, ends after {index} of {self.frame_count} frames"
             )
+
+
+    def _retrieve(self, index: int) -> Rgb:
+        decoded, bgr = self._capture.retrieve()
+        if not decoded:
+            raise MediaError(f"{self.name}: frame {index} is damaged")
+        return _to_rgb(bgr)
 
 
 class _Webcam(FrameSource):
@@ -234,18 +297,25 @@ class _Webcam(FrameSource):
     def close(self) -> None:
         self._capture.release()
 
-    def _frames(self) -> Iterator[tuple[int, Rgb]]:
+    def shots(self) -> Iterator[Shot]:
         index = failures = 0
+        start_s = time.monotonic()
         while failures < _WEBCAM_FAILURES:
             arrived, bgr = self._capture.read()
             failures = 0 if arrived else failures + 1
             if arrived:
-                yield index, _to_rgb(bgr)
+                # Whoever is slower than the camera misses frames: the clock counts.
+                time_s = time.monotonic() - start_s
+                yield Shot(self.name, index, time_s, partial(_to_rgb, bgr))
             index += 1
         raise MediaError(f"{self.name}: delivers no images any more")
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder in the order of their names.
+
+    :raises MediaError: there are none.
+    """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         known = " ".join(IMAGE_SUFFIXES)

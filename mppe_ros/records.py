@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from .skeletons import Skeleton
-from .structures import FloatArray, Intrinsics, Person
+from .structures import FloatArray, Intrinsics, Person, Tracking, TrackState
 
 METRES_PER_MM = 1e-3
 
 INTRINSICS_CALIBRATED = 0
 INTRINSICS_ASSUMED = 1
-STATE_UNTRACKED = 0
 
 Record = dict[str, Any]
+
+_UNTRACKED = Tracking(0, TrackState.UNTRACKED, 0.0)
 
 
 def pose_array_record(
@@ -54,10 +55,12 @@ def pose_array_record(
 
 
 def _pose_record(person: Person) -> Record:
+    tracking = person.tracking or _UNTRACKED
+    velocity = tracking.velocity_mm_s
     return {
-        "track_id": 0,
-        "tracking_state": STATE_UNTRACKED,
-        "time_since_detection": 0.0,
+        "track_id": tracking.track_id,
+        "tracking_state": int(tracking.state),
+        "time_since_detection": float(tracking.time_since_detection_s),
         "score": float(person.score),
         "root": {
             "pose": {
@@ -68,8 +71,8 @@ def _pose_record(person: Person) -> Record:
                 person.root_covariance_mm2 * METRES_PER_MM**2, person.root_orientation_covariance
             ),
         },
-        "velocity_valid": False,
-        "velocity": _xyz(np.zeros(3)),
+        "velocity_valid": velocity is not None,
+        "velocity": _xyz(np.zeros(3) if velocity is None else velocity * METRES_PER_MM),
         "joints": [
             {
                 "position": _xyz(position),
@@ -111,6 +114,25 @@ def _pose_covariance(position_m2: FloatArray, orientation_rad2: FloatArray | Non
 def to_json(record: Record) -> str:
     """One line of strict JSON; what is not a number becomes null."""
     return json.dumps(_without_nan(record), allow_nan=False, separators=(",", ":"))
+
+
+def from_json(line: str) -> Record:
+    """The inverse: null becomes what is not a number.
+
+    :raises ValueError: not JSON, or not one object.
+    """
+    record = _with_nan(json.loads(line))
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    return record
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _without_nan(value: Any) -> Any:

@@ -50,8 +50,8 @@ class PoseSequence:
     :param ids: numbers for people, shared by sequences whose ids must not meet.
 
     ``smoothing`` may change from image to image, ``pipeline.options`` too. After a `step`,
-    ``detected`` says whether DetectNet looked, ``seen`` whom the networks saw, ``stage_ms`` what took how long, and ``notice`` why
-    all tracks were begun anew, if they were.
+    ``detected`` says whether DetectNet looked, ``seen`` whom the networks saw, ``stage_ms`` what
+    took how long, and ``notice`` why all tracks were begun anew, if they were.
     """
 
     def __init__(

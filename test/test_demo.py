@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("mppe_ros.msg", reason="the package is not built: make setup")
 
-from mppe_ros import demo, media
+from mppe_ros import demo, drawing, media
 from mppe_ros.demo import Child, DemoError, Recording, Result, SeenImage
 from mppe_ros.evaluation.matching import Body, TrueImage
 from mppe_ros.sample_camera import SAMPLE_CLIP
@@ -78,7 +78,7 @@ def test_the_video_plays_in_real_time():
 
 
 def test_pictures_of_other_sizes_fit_into_the_video():
-    frame = demo.fit(np.full((100, 300, 3), 200, np.uint8), (60, 80, 3))
+    frame = drawing.fit(np.full((100, 300, 3), 200, np.uint8), (60, 80, 3))
     assert frame.shape == (60, 80, 3)
     assert frame[[30, 2], 40].tolist() == [[200] * 3, [0] * 3]
 

@@ -21,7 +21,6 @@ from .run import run
 from .train import train
 from .weights import weights
 
-
 # What users can mend.
 MENDABLE = (
     CheckpointError, DatasetError, DeviceError, EstimatesError, IntrinsicsError, MediaError,
