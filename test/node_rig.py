@@ -204,14 +204,14 @@ def deleted(markers):
 
 
 class BuiltNode:
-    """The installed executable; everything that it prints in ``lines``."""
+    """An installed executable; everything that it prints in ``lines``."""
 
-    def __init__(self, namespace, *ros_arguments):
-        if not EXECUTABLE.exists():
-            pytest.skip(f"{EXECUTABLE} is not there: run make setup")
+    def __init__(self, namespace, *ros_arguments, executable=EXECUTABLE):
+        if not executable.exists():
+            pytest.skip(f"{executable} is not there: run make setup")
         self.lines = deque(maxlen=1000)
         self.process = subprocess.Popen(
-            [sys.executable, EXECUTABLE, "--ros-args", "-r", f"__ns:={namespace}", *ros_arguments],
+            [sys.executable, executable, "--ros-args", "-r", f"__ns:={namespace}", *ros_arguments],
             env={**os.environ, "ROS_DOMAIN_ID": str(DOMAIN_ID), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
