@@ -89,7 +89,7 @@ def draw_people(rgb: Rgb, record: Record) -> Rgb:
     for person in reversed(people):  # the near ones choose first
         left, top, right, bottom = person.box
         labels.put(
-            _label(person.pose),
+            label_of(person.pose),
             person.colours["middle"],
             [(left, top - labels.height), (left, bottom), (right, top), (left, top)],
         )
@@ -127,9 +127,9 @@ def draw_top_view(
         floor.draw_truth(place)
     labels = _Labels(image, floor.unit)
     for pose in reversed(people):
-        text = _label(pose)
+        text = label_of(pose)
         places = floor.label_places(pose, labels.width(text), labels.height)
-        labels.put(text, _colours(pose)["middle"], places)
+        labels.put(text, colours_of(pose)["middle"], places)
     floor.draw_legend(bool(truth))
     return image
 
@@ -190,9 +190,9 @@ class _Figure:
 
     def __init__(self, pose: Record, record: Record, scale: float) -> None:
         self.pose = pose
-        self.colours = _colours(pose)
+        self.colours = colours_of(pose)
         self._names = record["joint_names"]
-        self._bones = _bones(record)
+        self._bones = bones_of(record)
         # Pixel centres are whole numbers, so a resized image's are shifted by half a pixel.
         joints = np.array([[j["u"], j["v"]] for j in pose["joints"]], np.float64).reshape(-1, 2)
         self._joints = (joints + 0.5) * scale - 0.5
@@ -242,7 +242,8 @@ def _far_to_near(record: Record) -> list[Record]:
     return sorted(record["poses"], key=distance, reverse=True)
 
 
-def _bones(record: Record) -> list[tuple[int, int]]:
+def bones_of(record: Record) -> list[tuple[int, int]]:
+    """Pairs of joint indices."""
     flat = record["bones"]
     return list(zip(flat[::2], flat[1::2], strict=True))
 
@@ -264,13 +265,14 @@ def _distance_m(pose: Record) -> float:
     return float(np.linalg.norm(_root_m(pose)))
 
 
-def _label(pose: Record) -> str:
+def label_of(pose: Record) -> str:
+    """What is written at a person: id, if there is one, and distance."""
     distance_m = _distance_m(pose)
     distance = f"{distance_m:.1f} m" if math.isfinite(distance_m) else "? m"
     return f"#{pose['track_id']}  {distance}" if pose["track_id"] else distance
 
 
-def _colours(pose: Record) -> dict[str, Colour]:
+def colours_of(pose: Record) -> dict[str, Colour]:
     """A person's colours by side."""
     if pose["track_id"]:
         hue = pose["track_id"] * _HUE_STEP % 1
@@ -347,7 +349,7 @@ class _Floor:
 
     def draw_uncertainty(self, people: Sequence[Record]) -> None:
         """Where the roots probably are."""
-        ellipses = [(*ellipse, _colours(pose)["middle"]) for pose in people
+        ellipses = [(*ellipse, colours_of(pose)["middle"]) for pose in people
                     if (ellipse := self._ellipse(pose)) is not None]  # fmt: skip
 
         def fill(layer: Rgb) -> None:
@@ -370,12 +372,12 @@ class _Floor:
 
     def draw_person(self, pose: Record, record: Record) -> None:
         """The skeleton from above, and the root as a dot."""
-        colours = _colours(pose)
+        colours = colours_of(pose)
         joints = np.array([_xyz_m(joint["position"]) for joint in pose["joints"]]).reshape(-1, 3)
         shown = np.isfinite(joints).all(axis=1)
         shown &= [joint["status"] != JointStatus.INVALID for joint in pose["joints"]]
         points = self.pixel(joints)
-        for parent, child in _bones(record):
+        for parent, child in bones_of(record):
             if shown[parent] and shown[child]:
                 colour = colours[_side(record["joint_names"][child])]
                 _line(self.image, points[parent], points[child], colour, 1.8 * self.unit)

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import drawing
 from .media import Rgb, VideoWriter
+from .plots import write_plots
 from .records import Record, to_json
 from .results import is_photo, stamp_s
 from .structures import Intrinsics, JointStatus
@@ -264,4 +265,5 @@ WRITERS: dict[str, tuple[str, Callable[[Lines, Path], Any]]] = {
     "coco": ("coco.json", write_coco),
     "csv": ("roots.csv", write_roots),
     "trc": ("trc", write_trc),
+    "plots": ("plots.png", write_plots),
 }

@@ -17,6 +17,7 @@ from .estimator import Observer, PoseEstimator, Poses, open_source
 from .exports import OverlayVideo
 from .media import (
     IMAGE_SUFFIXES,
+    STILLS_FPS,
     FrameSource,
     Images,
     MediaError,
@@ -263,6 +264,11 @@ class FilmOutputs:
 
     def __exit__(self, *failure: object) -> None:
         self._stack.__exit__(*failure)  # type: ignore[arg-type]
+
+
+def open_film(name: str) -> FrameSource:
+    """A film that a result names, to show its pictures again."""
+    return open_source(name, lambda _: None, stills_fps=STILLS_FPS)
 
 
 def film_stem(name: str) -> str:

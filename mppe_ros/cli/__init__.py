@@ -19,6 +19,7 @@ from .eval import eval_
 from .eval_datasets import human36m, mupots, pw3d
 from .run import run
 from .train import train
+from .view import view
 from .weights import weights
 
 # What users can mend.
@@ -51,4 +52,5 @@ main.add_command(eval_)
 main.add_command(run)
 main.add_command(synth)
 main.add_command(train)
+main.add_command(view)
 main.add_command(weights)

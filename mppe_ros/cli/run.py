@@ -21,14 +21,16 @@ from ..detectors import DETECTORS, FixedBoxes
 from ..estimates import EstimateStore
 from ..estimator import PoseEstimator, Poses
 from ..exports import LIVE_AREA, WRITERS, draw_scene
-from ..media import write_image
+from ..media import FrameSource, MediaError, write_image
+from ..page import write_page
 from ..pipeline import PipelineOptions
 from ..results import NAME as RESULT
 from ..results import Results
 from ..runs import FilmOutputs, Input, InputOptions, Looked, Run, export_film, list_inputs
 
 OVERLAY = "overlay"
-SAVED = (OVERLAY, *WRITERS, *STORAGES)
+PAGE = "html"
+SAVED = (OVERLAY, *WRITERS, *STORAGES, PAGE)
 
 _INTERRUPTED = 130  # as shells know it
 
@@ -305,15 +307,23 @@ class _Outputs:
                 for _ in tqdm(numbers, "writing", one.count, disable=None, unit="image"):
                     pass
         for kind in self._kinds:
-            if kind in WRITERS:
-                name, write = WRITERS[kind]
-                try:
+            try:
+                if kind == PAGE:
+                    write_page(results, self._folder / "view.html", self._open)
+                elif kind in WRITERS:
+                    name, write = WRITERS[kind]
                     write(results, self._folder / name)
-                except ModuleNotFoundError as error:
-                    raise click.ClickException(
-                        f"--save {kind} needs {error.name}: pip install 'mppe_ros[export]'"
-                    ) from error
+            except ModuleNotFoundError as error:
+                raise click.ClickException(
+                    f"--save {kind} needs {error.name}: pip install 'mppe_ros[export,plot]'"
+                ) from error
         click.echo(f"wrote {self._folder}", err=True)
+
+    def _open(self, name: str) -> FrameSource:
+        films = [one for one in self._inputs if one.name == name and not one.live]
+        if not films:
+            raise MediaError(f"{name} cannot be shown again")
+        return films[0].open()
 
     def _print(self, one: Input, poses: Poses) -> None:
         if self._as_json:
