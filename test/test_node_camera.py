@@ -5,6 +5,7 @@ has to project the published 3D points onto the published pixels.
 """
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,26 +17,37 @@ pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup"
 from node_rig import CLIP, Host, Robot, make_host, make_image, make_info, stamp_of, wait_until
 from sensor_msgs.msg import RegionOfInterest
 
-from mppe_ros import camera, media
+from mppe_ros import media
 from mppe_ros.skeletons import HUMAN36M_17
 from mppe_ros.structures import Intrinsics, JointStatus
 
 pytestmark = pytest.mark.ros
 
-NAMESPACE = "/node_camera"
 MAX_ERROR_PX = 0.5
+NO_WINDOW = RegionOfInterest()
 
 
 @pytest.fixture(scope="module")
-def robot():
-    """A node with the embedded weights, and its camera."""
-    robot, host = Robot(NAMESPACE), Host()
-    # Large best-effort messages get lost where UDP buffers are small.
-    reliable = f"qos_overrides.{NAMESPACE}/image_raw.subscription.reliability"
-    host.start(NAMESPACE, device="cpu", **{reliable: "reliable"})
-    yield robot
+def start():
+    """Starts nodes with the embedded weights; the camera of each."""
+    host, robots = Host(), []
+
+    def start_node(namespace, **values):
+        robots.append(Robot(namespace))
+        # Large best-effort messages get lost where UDP buffers are small.
+        reliable = f"qos_overrides.{namespace}/image_raw.subscription.reliability"
+        host.start(namespace, device="cpu", **{reliable: "reliable"}, **values)
+        return robots[-1]
+
+    yield start_node
     host.close()
-    robot.close()
+    for robot in robots:
+        robot.close()
+
+
+@pytest.fixture(scope="module")
+def robot(start):
+    return start("/node_camera")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +64,12 @@ def bend(picture, lens):
     """What ``lens`` shows of the scene; black where the picture ends."""
     rgb, pinhole = picture
     v, u = np.mgrid[: lens.height, : lens.width]
-    rays = camera.pixel_rays(np.stack([u, v], axis=-1).astype(float), lens)
-    pixels = camera.project(np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1), pinhole)
-    u, v = np.nan_to_num(pixels, nan=-1).astype(np.float32).transpose(2, 0, 1)
+    pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2).astype(float)
+    model = cv2.fisheye if lens.distortion_model == "equidistant" else cv2
+    straight = model.undistortPoints(
+        pixels, lens.matrix, np.array(lens.distortion), P=pinhole.matrix
+    )
+    u, v = straight.reshape(lens.height, lens.width, 2).astype(np.float32).transpose(2, 0, 1)
     return cv2.remap(rgb, u, v, cv2.INTER_LINEAR)
 
 
@@ -67,18 +82,38 @@ def info_of(lens, **changes):
     return info
 
 
-def errors_px(message, matrix, lens):
-    """Distances of published pixels to where OpenCV sees the published points."""
-    found = []
+def errors_px(message, lens, window=NO_WINDOW):
+    """Distances of published pixels to where OpenCV sees the published points.
+
+    :param lens: the camera of the whole sensor.
+    :param window: its part that the image shows, whose pixels were joined two by two.
+    """
+    joints = [
+        joint
+        for pose in message.poses
+        for joint in pose.joints
+        if joint.status != JointStatus.INVALID
+    ]
+    points = np.array([[[j.position.x, j.position.y, j.position.z]] for j in joints])
     model = cv2.fisheye if lens.distortion_model == "equidistant" else cv2
-    for joint in (joint for pose in message.poses for joint in pose.joints):
-        if joint.status == JointStatus.INVALID:
-            continue
-        point = np.array([[[joint.position.x, joint.position.y, joint.position.z]]])
-        still, d = np.zeros(3), np.array(lens.distortion or (0.0,) * 4)
-        (((u, v),),), _ = model.projectPoints(point, still, still, np.array(matrix), d)
-        found.append(np.hypot(u - joint.u, v - joint.v))
-    return np.array(found)
+    still, d = np.zeros(3), np.array(lens.distortion or (0.0,) * 4)
+    projected, _ = model.projectPoints(points, still, still, lens.matrix, d)
+    if window is not NO_WINDOW:
+        projected = (projected - (window.x_offset + 0.5, window.y_offset + 0.5)) / 2
+    return np.linalg.norm(projected[:, 0] - [(j.u, j.v) for j in joints], axis=1)
+
+
+def sensor_of(lens, window):
+    """The whole sensor of which ``lens`` shows a window, joined two by two."""
+    return replace(
+        lens,
+        fx=2 * lens.fx,
+        fy=2 * lens.fy,
+        cx=2 * lens.cx + window.x_offset + 0.5,
+        cy=2 * lens.cy + window.y_offset + 0.5,
+        width=2 * lens.width + 300,
+        height=2 * lens.height + 200,
+    )
 
 
 def get_people(robot, image, info):
@@ -96,21 +131,48 @@ LENSES = {
 }
 
 
-@pytest.mark.parametrize("model", LENSES)
-def test_opencv_projects_the_points_onto_their_pixels(robot, picture, model):
-    _, pinhole = picture
-    lens = Intrinsics(
+def make_lens(pinhole, model):
+    return Intrinsics(
         pinhole.fx * 0.9, pinhole.fy * 0.92, pinhole.cx + 11, pinhole.cy - 7,
         pinhole.width, pinhole.height, model, LENSES[model],
     )  # fmt: skip
-    message = get_people(robot, bend(picture, lens), info_of(lens))
-    assert (message.image_width, message.image_height) == (lens.width, lens.height)
-    errors = errors_px(message, lens.matrix, lens)
-    assert len(errors) >= 0.8 * sum(len(pose.joints) for pose in message.poses)
-    assert errors.max() < MAX_ERROR_PX
+
+
+def make_window(lens):
+    return RegionOfInterest(
+        x_offset=200, y_offset=100, width=2 * lens.width, height=2 * lens.height
+    )
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_opencv_projects_the_points_onto_their_pixels(robot, picture, model):
+    """Behind each lens, of the whole sensor and of a binned window of it."""
+    lens = make_lens(picture[1], model)
+    image, window = bend(picture, lens), make_window(lens)
+    sensor = sensor_of(lens, window)
+    whole = get_people(robot, image, info_of(lens))
+    binned = get_people(robot, image, info_of(sensor, roi=window, binning_x=2, binning_y=2))
+    for message in (whole, binned):
+        assert (message.image_width, message.image_height) == (lens.width, lens.height)
+    for errors in (errors_px(whole, lens), errors_px(binned, sensor, window)):
+        assert len(errors) >= 0.8 * sum(len(pose.joints) for pose in whole.poses)
+        assert errors.max() < MAX_ERROR_PX
     # Without its distortion the lens would have them elsewhere: this test sees a difference.
-    straight = Intrinsics(lens.fx, lens.fy, lens.cx, lens.cy, lens.width, lens.height)
-    assert errors_px(message, lens.matrix, straight).max() > 10 * MAX_ERROR_PX
+    straight = replace(lens, distortion_model="none", distortion=())
+    assert errors_px(whole, straight).max() > 10 * MAX_ERROR_PX
+
+
+def test_opencv_projects_the_points_of_rectified_images_by_p(start, picture):
+    robot, (rgb, pinhole) = start("/node_camera_rectified", rectification="rectified"), picture
+    for lens, window in ((pinhole, NO_WINDOW), (pinhole, make_window(pinhole))):
+        raw, changes = make_lens(pinhole, "plumb_bob"), {}
+        if window is not NO_WINDOW:
+            lens, raw = sensor_of(lens, window), sensor_of(raw, window)
+            changes = {"roi": window, "binning_x": 2, "binning_y": 2}
+        p = np.hstack([lens.matrix, np.zeros((3, 1))]).ravel().tolist()
+        message = get_people(robot, rgb, info_of(raw, p=p, **changes))
+        assert errors_px(message, lens, window).max() < MAX_ERROR_PX
+        assert errors_px(message, raw, window).max() > 10 * MAX_ERROR_PX
 
 
 def test_a_camera_that_changes_its_size_and_its_intrinsics(robot, picture):
@@ -124,23 +186,8 @@ def test_a_camera_that_changes_its_size_and_its_intrinsics(robot, picture):
         )
         message = get_people(robot, image, info_of(lens, distortion_model="plumb_bob"))
         assert (message.image_width, message.image_height) == (width, height)
-        assert errors_px(message, lens.matrix, lens).max() < MAX_ERROR_PX
+        assert errors_px(message, lens).max() < MAX_ERROR_PX
     assert not robot.log("failed")
-
-
-def test_binning_and_a_window(robot, picture):
-    """The clip as a binned window of a larger sensor; P is of the sensor, too."""
-    _, pinhole = picture
-    window = RegionOfInterest(
-        x_offset=200, y_offset=100, width=2 * pinhole.width, height=2 * pinhole.height
-    )
-    sensor = Intrinsics(
-        2 * pinhole.fx, 2 * pinhole.fy, 2 * pinhole.cx + 200.5, 2 * pinhole.cy + 100.5,
-        2 * pinhole.width + 300, 2 * pinhole.height + 200,
-    )  # fmt: skip
-    info = info_of(sensor, roi=window, binning_x=2, binning_y=2, distortion_model="plumb_bob")
-    message = get_people(robot, picture[0], info)
-    assert errors_px(message, pinhole.matrix, pinhole).max() < MAX_ERROR_PX
 
 
 def test_a_wrong_size_is_refused_and_said(robot, picture):
