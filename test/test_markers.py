@@ -7,9 +7,11 @@ import pytest
 
 pytest.importorskip("visualization_msgs", reason="needs ROS 2")
 
+from transforms3d.quaternions import quat2mat
 from visualization_msgs.msg import Marker, MarkerArray
 
 from mppe_ros import markers
+from mppe_ros.camera import ray_covariance
 from mppe_ros.conversions import message_from_record
 from mppe_ros.skeletons import HUMAN36M_17, SKELETONS
 from mppe_ros.structures import JointStatus
@@ -220,3 +222,78 @@ def test_lifetime_is_three_periods_but_neither_too_short_nor_endless(
     for marker in builder.build(record, LIFETIME_S).markers:
         lifetime_s = marker.lifetime.sec + marker.lifetime.nanosec * 1e-9
         assert lifetime_s == pytest.approx(expected_s, abs=1e-6)
+
+
+# --- uncertainty -------------------------------------------------------------------------------
+
+
+def make_uncertain_pose(covariance_m2, position=(1.0, 2.0, 5.0)):
+    pose = make_pose(HUMAN36M_17, track_id=3)
+    whole = np.zeros((6, 6))
+    whole[:3, :3] = covariance_m2
+    pose["root"] = {
+        "pose": {"position": dict(zip("xyz", position, strict=True))},
+        "covariance": whole.ravel().tolist(),
+    }
+    return pose
+
+
+def ellipsoids(pose, uncertainty=True):
+    built = MarkerBuilder(HUMAN36M_17).build(
+        make_record([pose]), LIFETIME_S, uncertainty=uncertainty
+    )
+    return [marker for marker in built.markers if marker.ns == "uncertainty"]
+
+
+def covariance_of(marker):
+    """What an ellipsoid of one standard deviation says."""
+    q = marker.pose.orientation
+    axes = quat2mat([q.w, q.x, q.y, q.z])
+    radii = np.array([marker.scale.x, marker.scale.y, marker.scale.z]) / 2
+    return axes @ np.diag(radii**2) @ axes.T
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_ellipsoid_is_the_covariance_at_one_standard_deviation(seed):
+    root = np.random.default_rng(seed).normal(0, 0.3, (3, 3))
+    (marker,) = ellipsoids(make_uncertain_pose(root @ root.T))
+    q = marker.pose.orientation
+    assert math.hypot(q.x, q.y, q.z, q.w) == pytest.approx(1)
+    np.testing.assert_allclose(covariance_of(marker), root @ root.T, atol=2e-6)
+    assert (marker.type, marker.id) == (Marker.SPHERE, 3)
+    place = marker.pose.position
+    assert (place.x, place.y, place.z) == (1, 2, 5)
+    assert 0 < marker.color.a < 1
+
+
+def test_a_root_seen_by_a_camera_has_an_ellipsoid_along_its_ray():
+    position = np.array([1.0, 2.0, 5.0])
+    covariance = ray_covariance(position * 1000, 600.0, 40.0) * 1e-6
+    (marker,) = ellipsoids(make_uncertain_pose(covariance, position))
+    q = marker.pose.orientation
+    lengths = np.array([marker.scale.x, marker.scale.y, marker.scale.z])
+    longest = quat2mat([q.w, q.x, q.y, q.z])[:, lengths.argmax()]
+    assert abs(longest @ position) == pytest.approx(np.linalg.norm(position), rel=1e-6)
+    np.testing.assert_allclose(np.sort(lengths), [0.08, 0.08, 1.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("covariance", [np.zeros((3, 3)), np.diag([-1e-12, 0.01, 0.04])])
+def test_a_flat_ellipsoid_is_still_one_that_rviz_shows(covariance):
+    (marker,) = ellipsoids(make_uncertain_pose(covariance))
+    assert min(marker.scale.x, marker.scale.y, marker.scale.z) > 0
+
+
+def test_no_ellipsoid_where_nothing_is_known_or_nobody_asked():
+    assert ellipsoids(make_uncertain_pose(np.full((3, 3), np.nan))) == []
+    assert ellipsoids(make_uncertain_pose(np.eye(3), (math.nan, 0, 1))) == []
+    assert ellipsoids(make_uncertain_pose(np.eye(3)), uncertainty=False) == []
+
+
+def test_labels_stand_above_heads_in_any_frame():
+    """Up is where the camera's upward direction is in the frame of the poses."""
+    pose = make_pose(HUMAN36M_17)
+    label = by_namespace(
+        MarkerBuilder(HUMAN36M_17).build(make_record([pose]), LIFETIME_S, up=(0, 0, 1))
+    )["labels"]
+    highest = max(joint["position"]["z"] for joint in pose["joints"])
+    assert label.pose.position.z == pytest.approx(highest + markers.LABEL_ABOVE_HEAD_M)
