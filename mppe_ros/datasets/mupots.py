@@ -106,19 +106,17 @@ def sequence_truth(folder: Path, sequence: str) -> list[TrueFrame]:
     :raises DatasetError: ``annot.mat`` is missing, broken or of another form.
     """
     path = _annotations_of(folder, sequence)
+    if not path.is_file():
+        raise DatasetError(
+            f"{path} is missing: 3DPCK is measured against the benchmark's own annotations "
+            "(docs/datasets.md)"
+        )
     try:
         cells = loadmat(path)["annotations"]
         return [
             _frame(f"{sequence}_img_{number:06d}", [_struct(cell) for cell in frame])
             for number, frame in enumerate(cells)
         ]
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"{path} is missing: 3DPCK is measured against the benchmark's own annotations "
-            "(docs/datasets.md)"
-        ) from error
-    except OSError as error:
-        raise DatasetError(f"{path} can't be read: {error}") from error
     except Exception as error:  # scipy's reader raises all kinds of errors on broken files
         raise DatasetError(f"{path} is no annot.mat of MuPoTS-3D ({error!r})") from error
 

@@ -129,8 +129,8 @@ def unprocessed(boxes_xywh_px: FloatArray, intrinsics: Intrinsics) -> FloatArray
     boxes = np.asarray(boxes_xywh_px, np.float64).reshape(-1, 4)
     centres, sides = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2] / ENLARGE
     last = np.array([intrinsics.width - 1, intrinsics.height - 1])
-    fits = (centres - sides[:, None] / 2 >= -0.5) & (centres + sides[:, None] / 2 <= last + 0.5)
-    along = np.where(fits[:, 1], 1, 0)
+    half = sides[:, None] / 2
+    along = np.minimum(centres - half, last - centres - half).argmax(axis=1)
     lengths = np.zeros_like(centres)
     lengths[np.arange(len(boxes)), along] = sides
     # "+ 1" is what the processing takes off again.

@@ -168,10 +168,10 @@ def read_mat(path: Path) -> dict[str, FloatArray]:
 
     :raises DatasetError: missing, broken or empty.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing")
     try:
         content = loadmat(path)
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing") from error
     except Exception as error:  # scipy's reader raises all kinds of errors on broken files
         raise DatasetError(f"{path} is no .mat file ({error})") from error
     arrays = {
