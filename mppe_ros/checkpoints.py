@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 
@@ -47,6 +47,20 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is refused: it is no plain checkpoint of tensors ({_line(error)})"
         ) from error
     return _parameters(content, path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing for torch checkpoints.
+
+    :raises CheckpointError: a truncated file.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a weight file: {_line(error)}") from error
 
 
 def _parameters(content: object, path: Path) -> dict[str, torch.Tensor]:

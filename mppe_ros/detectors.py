@@ -484,11 +484,20 @@ def build_detector(
     spec = DETECTORS[name]
     if min_size is not None and not spec.resizable:
         raise ValueError(f"detector {name} has a fixed input size: leave min_size out")
+    network = spec.network() if min_size is None else spec.network(min_size=min_size)
+    load_weights(network, spec, weights_file)
+    return spec.detector(network.eval().requires_grad_(False).to(device), precision)
+
+
+def load_weights(network: nn.Module, spec: DetectorSpec, weights_file: Path | None = None) -> None:
+    """Give a row's network its parameters: those of a file, or the row's own.
+
+    :raises CheckpointError: as :func:`build_detector`.
+    """
     source = spec.weights if weights_file is None else Path(weights_file)
     parameters = _read_parameters(spec, source)
-    network = spec.network() if min_size is None else spec.network(min_size=min_size)
-    _load(network, parameters, f"{getattr(source, 'url', source)} does not fit detector {name}")
-    return spec.detector(network.eval().requires_grad_(False).to(device), precision)
+    complaint = f"{getattr(source, 'url', source)} does not fit detector {spec.name}"
+    _load(network, parameters, complaint)
 
 
 def _read_parameters(spec: DetectorSpec, source: Any) -> dict[str, torch.Tensor]:

@@ -49,6 +49,11 @@ class CropSpec:
     input_scale: float = 1.0  # grey values 0..255 are multiplied by this before mean and std
     antialias: bool = False
 
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) grey values 0..255, RGB, as the networks expect them."""
+        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        return (pixels * self.input_scale - mean) / std
+
     def metadata(self) -> dict[str, str]:
         """For the file of weights that expect it; :func:`from_files` reads it."""
         return {"crop": json.dumps(asdict(self))}
@@ -201,16 +206,20 @@ def _trunk_name(parameters: Mapping[str, torch.Tensor], path: Path) -> str:
         return "efficientnet_lite0"
     if "backbone.hourglasses.0.up.layers.0.weight" in parameters:
         stacks = {name.split(".")[2] for name in parameters if ".hourglasses." in name}
-        return f"hourglass{len(stacks)}"
-    blocks = {name.split(".")[2] for name in parameters if name.startswith("backbone.layer3.")}
-    trunk = _RESNETS.get(("backbone.layer1.0.conv3.weight" in parameters, len(blocks)))
-    if trunk is None:
+        trunk: str | None = f"hourglass{len(stacks)}"
+    else:
+        blocks = {name.split(".")[2] for name in parameters if name.startswith("backbone.layer3.")}
+        trunk = _RESNETS.get(("backbone.layer1.0.conv3.weight" in parameters, len(blocks)))
+    if trunk not in TRUNKS:
         raise CheckpointError(f"{path} has a trunk that is none of {', '.join(TRUNKS)}")
     return trunk
 
 
 # The release normalises 0..255 as if it were 0..1 (method.md, step 5), and so must its weights.
 REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+# The same with what was meant: values 0..1.
+UNIT_CROP = replace(REFERENCE_CROP, input_scale=1 / 255)
 
 # What ``mppe train open`` trains its networks on.
 _LITE_CROP = CropSpec(128, mean=(127, 127, 127), std=(128, 128, 128), antialias=True)

@@ -1,18 +1,27 @@
-"""``mppe train``: networks of our own, from generated people to a file that a set can ship."""
+"""``mppe train``: from data to a file that a weight set can ship or ``mppe run`` can read."""
 
 from __future__ import annotations
 
 import ctypes.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..checkpoints import CheckpointError
+from ..datasets import DatasetError
 from ..devices import DeviceError
-from ..training.config import CONFIGS, Config, ConfigError, read_config
+from ..training.config import (
+    OPEN_CONFIGS,
+    REFERENCE_CONFIGS,
+    Config,
+    ConfigError,
+    counted,
+    read_config,
+)
 from ..training.files import RunFolder, average, export, read_snapshot, save_snapshot
 
 # torch frees large tensors to the system, and gets their pages anew at every step, without these.
@@ -30,7 +39,9 @@ class TrainErrors(click.Group):
         from ..training.data import DataError
         from ..training.loop import DivergedError
 
-        mendable = CheckpointError, ConfigError, DataError, DeviceError, DivergedError
+        mendable = (
+            CheckpointError, ConfigError, DataError, DatasetError, DeviceError, DivergedError,
+        )  # fmt: skip
         try:
             return super().invoke(context)
         except mendable as error:
@@ -39,80 +50,146 @@ class TrainErrors(click.Group):
 
 @click.group(cls=TrainErrors)
 def train() -> None:
-    """Train networks of our own; average and export what came out."""
+    """Train networks; average and export what came out."""
+
+
+def _common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What all trainings take."""
+    options = (
+        click.option(
+            "--config",
+            "config_name",
+            help="Preset or YAML file; that of the run to continue, or the task's own, without.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(file_okay=False, path_type=Path),
+            required=True,
+            help="The run's folder. What is there already is continued.",
+        ),
+        click.option("--start", type=_FILE_OR_FOLDER, help="Snapshot or run to begin from."),
+        click.option("--minutes", type=click.FloatRange(min=0), help="Stop then."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice."),
+        click.option(
+            "--workers",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Processes that read and vary images, for each device.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @train.command("open")
-@click.argument("task", type=click.Choice(list(CONFIGS)))
-@click.option(
-    "--config",
-    "config_name",
-    help="Preset or YAML file; open-TASK without, or that of the run to continue.",
-)
+@click.argument("task", type=click.Choice(list(OPEN_CONFIGS)))
 @click.option("--data", type=_FOLDER, required=True, help="Folder of 'mppe synth'.")
 @click.option("--validation", type=_FOLDER, help="Folder of 'mppe synth --split test'.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The run's folder. What is there already is continued.",
-)
-@click.option("--start", type=_FILE_OR_FOLDER, help="Snapshot or run to begin from.")
-@click.option("--minutes", type=click.FloatRange(min=0), help="Stop then, to be continued.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice without.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @click.option(
     "--jemalloc",
     is_flag=True,
     help="Run under libjemalloc, which must be installed: faster on CPUs.",
 )
+@_common_options
 def open_(
-    task: str,
-    config_name: str | None,
-    data: Path,
-    validation: Path | None,
-    out: Path,
-    start: Path | None,
-    minutes: float | None,
-    threads: int | None,
-    device: str,
-    jemalloc: bool,
+    task: str, data: Path, validation: Path | None, device: str, jemalloc: bool, **options: Any
 ) -> None:
-    """Train RootNet, PoseNet or DetectNet on generated people.
+    """Train RootNet, PoseNet or DetectNet of our own on generated people.
 
     Ctrl-C (or SIGTERM) saves the state; the same command continues from it, with the same result
     as if it had never been stopped.
     """
     if jemalloc:
         restart_under_jemalloc()
+    config = _config(task, options.pop("config_name"), RunFolder(options["out"]), f"open-{task}")
+    _train(config, data, validation, device=device, **options)
+
+
+def _reference_command(task: str, summary: str, data_help: str) -> click.Command:
+    """The command of one of the paper's networks."""
+
+    @_common_options
+    def command(data: Path, device: str, devices: int, nodes: int, **options: Any) -> None:
+        run = RunFolder(options["out"])
+        config = _config(task, options.pop("config_name"), run, f"reference-{task}")
+        _train(config, data, data, device=device, devices=devices, nodes=nodes, **options)
+
+    count = click.IntRange(1)
+    options = (
+        click.option("--data", type=_FOLDER, required=True, help=data_help),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N]"),
+        click.option("--devices", type=count, default=1, help="How many on each machine; 1."),
+        click.option("--nodes", type=count, default=1, help="Machines, with torchrun on each; 1."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return click.command(task, help=f"{summary}\n\n{_REFERENCE_HELP}")(command)
+
+
+_REFERENCE_HELP = """Presets: reference-*. Ctrl-C (or SIGTERM) saves the state; the same command
+continues from it, with the same result as if it had never been stopped."""
+_SETS_HELP = "Folder that has Human36M, MuCo, MPII, MSCOCO … as 'mppe data check' wants them."
+
+for _task, _summary, _help in (
+    ("rootnet", "Train the paper's RootNet.", _SETS_HELP),
+    ("posenet", "Train the paper's PoseNet, with any trunk and decoder of heat maps.", _SETS_HELP),
+    ("joint", "Train RootNet and PoseNet on one trunk (the paper's ablation).", _SETS_HELP),
+    ("detectnet", "Train a detector on pictures with boxes.", "Folder in COCO's layout."),
+):
+    assert _task in REFERENCE_CONFIGS
+    train.add_command(_reference_command(_task, _summary, _help))
+
+
+def _train(
+    config: Config,
+    data: Path,
+    validation: Path | None,
+    *,
+    out: Path,
+    start: Path | None,
+    minutes: float | None,
+    threads: int | None,
+    workers: int,
+    **devices: Any,
+) -> None:
     import torch
 
-    from ..devices import select_device
     from ..training.loop import Session, Stop, Trainer
+    from ..training.machines import launch
     from ..training.tasks import task_for
 
     if threads:
         torch.set_num_threads(threads)
-    config = _config(task, config_name, RunFolder(out))
+    source = task_for(config).source(data)
+    config = counted(config, len(source))
     job = task_for(config)
-    sources = job.source(data), job.source(validation) if validation else None
+    looked_at = job.validation_source(validation) if validation else None
+    begin = read_snapshot(start) if start else None
     RunFolder(out).claim(config)
+    fabric = launch(config.optimisation.precision, **devices)
     trainer = Trainer(
         job,
-        sources[0],
+        source,
         RunFolder(out),
-        validation=sources[1],
-        start=read_snapshot(start) if start else None,
-        device=select_device(device),
+        validation=looked_at,
+        start=begin,
+        fabric=fabric,
+        workers=workers,
     )
-    if Session(trainer).train(Stop(minutes)):
-        click.echo(f"finished: mppe train export {out} --out {task}.safetensors")
+    finished = Session(trainer).train(Stop(minutes))
+    if not fabric.is_global_zero:
+        return
+    if finished:
+        click.echo(f"finished: mppe train export {out} --out {config.task}.safetensors")
     else:
         click.echo(f"stopped after {trainer.samples} samples: the same command continues")
 
 
-def _config(task: str, name: str | None, run: RunFolder) -> Config:
-    chosen = name or (run.config if run.config.is_file() else f"open-{task}")
+def _config(task: str, name: str | None, run: RunFolder, preset: str) -> Config:
+    chosen = name or (run.config if run.config.is_file() else preset)
     config = read_config(chosen)
     if config.task != task:
         raise ConfigError(f"{chosen} is of the task {config.task}, not {task}")
@@ -146,7 +223,14 @@ def average_(snapshots: tuple[Path, ...], out: Path) -> None:
 @train.command("export")
 @click.argument("snapshot", type=_FILE_OR_FOLDER)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def export_(snapshot: Path, out: Path) -> None:
-    """Write a snapshot, or a run's latest averaged parameters, for a weight set: fp16."""
-    export(read_snapshot(snapshot), out)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "fp32"]),
+    default="fp16",
+    show_default=True,
+    help="Of the parameters.",
+)
+def export_(snapshot: Path, out: Path, precision: str) -> None:
+    """Write a snapshot, or a run's latest averaged parameters, as 'mppe run' reads them."""
+    export(read_snapshot(snapshot), out, precision)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

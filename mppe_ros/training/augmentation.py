@@ -41,10 +41,17 @@ def draw_move(
         return Move(_matrix(stored, size, 0.0, 1.0, np.zeros(2), mirrored=False))
     mirrored = bool(rng.random() < options.flip)
     angle = rng.normal(0, options.rotate_deg) if rng.random() < options.rotate else 0.0
-    zoom = float(rng.uniform(*options.zoom))
+    angle = float(np.clip(angle, -options.rotate_max_deg, options.rotate_max_deg))
+    zoom = _zoom(options, rng)
     shift = rng.normal(0, options.shift, 2) * size
     small = float(rng.uniform(0.25, 0.9)) if rng.random() < options.low_resolution else 1.0
     return Move(_matrix(stored, size, angle, zoom, shift, mirrored), mirrored, zoom, small)
+
+
+def _zoom(options: Augmentation, rng: np.random.Generator) -> float:
+    if options.zoom_spread:
+        return 1 + options.zoom_spread * float(np.clip(rng.normal(), -1, 1))
+    return float(rng.uniform(*options.zoom))
 
 
 def _matrix(
@@ -92,6 +99,8 @@ def vary_light(
     def chosen(share: float) -> torch.Tensor:
         return (torch.rand(count, generator=generator) < share).nonzero()[:, 0]
 
+    if options.colour:
+        pixels *= 1 + options.colour * (2 * torch.rand((count, 3, 1, 1), generator=generator) - 1)
     gain = normal(count, 1, 1, 1) * options.gain + normal(count, 3, 1, 1) * (options.gain / 3)
     pixels.mul_(gain.exp()).add_(normal(count, 1, 1, 1) * options.bias)
     if len(some := chosen(options.saturation)):
@@ -105,6 +114,9 @@ def vary_light(
         pixels[some] += normal(*pixels[some].shape) * sigma
     for index in chosen(options.erase).tolist():
         _erase(pixels[index], rng, generator)
+    if options.occlude:
+        for index in chosen(options.occlude).tolist():
+            _occlude(pixels[index], rng, generator)
     return pixels.clamp_(0, 255).masked_fill_(outside, 0)
 
 
@@ -117,6 +129,19 @@ def _erase(image: torch.Tensor, rng: np.random.Generator, generator: torch.Gener
     if rng.random() < 0.3:
         colour = torch.rand((3, h, w), generator=generator) * 255
     image[:, top : top + h, left : left + w] = colour
+
+
+def _occlude(image: torch.Tensor, rng: np.random.Generator, generator: torch.Generator) -> None:
+    """Cover up to seven tenths of the crop by noise, as the reference release does."""
+    height, width = image.shape[1:]
+    while True:
+        area, ratio = rng.uniform(0, 0.7) * height * width, rng.uniform(0.3, 1 / 0.3)
+        h, w = int(math.sqrt(area * ratio)), int(math.sqrt(area / ratio))
+        if h < height and w < width:
+            break
+    top, left = int(rng.integers(height - h)), int(rng.integers(width - w))
+    noise = torch.rand((3, h, w), generator=generator) * 255
+    image[:, top : top + h, left : left + w] = noise
 
 
 # ---------------------------------------------------------------- windows of scenes

@@ -23,16 +23,40 @@ def read_log(path: Path) -> list[Record]:
     return records
 
 
-def trim_log(path: Path, samples: int) -> None:
-    """Forget what came after the state from which a run is resumed."""
-    kept = [record for record in read_log(path) if record["samples"] <= samples]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-
-
 def append(path: Path, record: Record) -> None:
     """Add one record."""
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
+
+
+class Log:
+    """A run's records, as JSON lines and, where it is installed, for TensorBoard."""
+
+    def __init__(self, path: Path, tensorboard: Path) -> None:
+        self.path, self._tensorboard = path, tensorboard
+        self._writer: Any = None
+
+    def begin(self, samples: int) -> None:
+        """Forget what came after the state from which a run is resumed."""
+        kept = [record for record in read_log(self.path) if record["samples"] <= samples]
+        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(self._tensorboard, purge_step=samples + 1)
+
+    def append(self, record: Record) -> None:
+        """Add one record."""
+        append(self.path, record)
+        if self._writer is not None:
+            for name, value in record["figures"].items():
+                self._writer.add_scalar(f"{name}/{record['kind']}", value, record["samples"])
+
+    def end(self) -> None:
+        """Write what is still on its way."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def plot(log: Path, picture: Path) -> bool:

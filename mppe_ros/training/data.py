@@ -1,4 +1,4 @@
-"""Generated samples as training batches: crops for RootNet and PoseNet, scenes for DetectNet.
+"""Samples as training batches: crops of generated people, pictures with boxes; their order.
 
 Every random draw is a function of the run's seed and of the number of samples seen, so that there
 is no random state to keep. Folders may grow while a run reads them: the order takes in what is
@@ -7,11 +7,10 @@ there when an epoch begins.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..camera import k_value_mm
+from ..datasets.files import Entry, of_image, read_coco, read_each
 from ..networks import DEPTH_RANGE_MM
 from ..skeletons import SKELETONS, Skeleton
 from ..synthetic.dataset import Manifest, part_folder, read_manifest
@@ -26,6 +26,7 @@ from . import augmentation
 from .config import Augmentation
 
 Batch = dict[str, torch.Tensor]
+Boxes = NDArray[np.float32]  # (P, 5): corners, px, and kind
 
 
 class DataError(ValueError):
@@ -33,7 +34,26 @@ class DataError(ValueError):
 
 
 class Source(ABC):
-    """Samples 0 .. len - 1, in a folder of parts that appear one after the other."""
+    """Samples 0 .. len - 1."""
+
+    def refresh(self) -> int:
+        """Take in what has come since it was opened; tell the new length."""
+        return len(self)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        """Samples by number, varied by ``rng``, or exactly as they are without."""
+
+    def order(self, seed: int) -> Order:
+        """In which order training takes the samples."""
+        return SampleOrder(seed, self.refresh)
+
+
+class GeneratedSource(Source):
+    """Samples in a folder of parts that appear one after the other."""
 
     kind: str
 
@@ -73,10 +93,6 @@ class Source(ABC):
     def read_part(self, folder: Path) -> Any:
         """Open a part; images stay on disk."""
 
-    @abstractmethod
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
-        """Samples by number, varied by ``rng``, or exactly as they are without."""
-
 
 def _manifest(folder: Path) -> Manifest:
     try:
@@ -85,7 +101,7 @@ def _manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder}/manifest.json is damaged or of another version") from error
 
 
-class CropSource(Source):
+class CropSource(GeneratedSource):
     """Crops of single people, from ``mppe synth crops``.
 
     A batch of N crops with J joints has, positions in 0..1 of the crop and of the depth range:
@@ -167,37 +183,25 @@ class CropSource(Source):
         return root_mm / k_value_mm(lens[:, 0], lens[:, 1], stacked("box_xywh_px"))
 
 
-class SceneSource(Source):
-    """Whole pictures with boxes, from ``mppe synth scenes``.
+class PictureSource(Source):
+    """Whole pictures with boxes.
 
     A batch has ``image`` (N, 3, H, W) as above, ``boxes`` (N, P, 4) corners in network px, and
     ``kind`` (N, P): 1 person, 2 neither to be found nor wrong, 0 nothing. Batches differ in H, W.
     """
 
-    kind = "scenes"
-
     def __init__(
         self,
-        folder: Path,
         sizes: tuple[tuple[int, int], ...],
         part: tuple[float, float],
         min_box_px: int,
         options: Augmentation,
     ) -> None:
-        super().__init__(folder)
         self.sizes, self.part, self.min_box_px, self.options = sizes, part, min_box_px, options
 
-    def read_part(self, folder: Path) -> list[tuple[Path, NDArray[np.float32]]]:
-        content = json.loads((folder / "annotations.json").read_text())
-        boxes: dict[int, list[list[float]]] = {image["id"]: [] for image in content["images"]}
-        for one in content["annotations"]:
-            x, y, w, h = one["bbox"]
-            boxes[one["image_id"]].append([x, y, x + w, y + h, 1.0 + one["iscrowd"]])
-        return [
-            (self.folder / image["file_name"],
-             np.asarray(boxes[image["id"]], np.float32).reshape(-1, 5))
-            for image in content["images"]
-        ]  # fmt: skip
+    @abstractmethod
+    def picture(self, index: int) -> tuple[Path, Boxes]:
+        """Where a picture is, and (P, 5) corners and kinds of its boxes, in its px."""
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
         size = self.sizes[0] if rng is None else self.sizes[rng.integers(len(self.sizes))]
@@ -214,8 +218,7 @@ class SceneSource(Source):
     def _sample(
         self, index: int, size: tuple[int, int], rng: np.random.Generator | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        part, row = self.locate(index)
-        path, boxes = part[row]
+        path, boxes = self.picture(index)
         picture = cv2.imread(str(path))
         if picture is None:
             raise DataError(f"{path} cannot be read as an image")
@@ -228,19 +231,97 @@ class SceneSource(Source):
         return image, boxes
 
 
+class SceneSource(GeneratedSource, PictureSource):
+    """Pictures of ``mppe synth scenes``."""
+
+    kind = "scenes"
+
+    def __init__(self, folder: Path, *how: Any) -> None:
+        GeneratedSource.__init__(self, folder)
+        PictureSource.__init__(self, *how)
+
+    def read_part(self, folder: Path) -> list[tuple[Path, Boxes]]:
+        return read_pictures(folder / "annotations.json", self.folder)
+
+    def picture(self, index: int) -> tuple[Path, Boxes]:
+        part, row = self.locate(index)
+        picture: tuple[Path, Boxes] = part[row]
+        return picture
+
+
+class CocoSource(PictureSource):
+    """Pictures with boxes in COCO's layout, people being those of category 1."""
+
+    def __init__(self, annotations: Path, images: Path, *how: Any) -> None:
+        super().__init__(*how)
+        self._pictures = read_pictures(annotations, images)
+        if not self._pictures:
+            raise DataError(f"{annotations} has no images")
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def picture(self, index: int) -> tuple[Path, Boxes]:
+        return self._pictures[index]
+
+
+def read_pictures(annotations: Path, images: Path) -> list[tuple[Path, Boxes]]:
+    """Pictures and boxes of a file in COCO's layout; ``images`` is where names start.
+
+    :raises DatasetError: missing or broken.
+    """
+    listed, entries = read_coco(annotations)
+    boxes: dict[int, list[list[float]]] = {number: [] for number in listed}
+
+    def row(one: Entry) -> tuple[int, list[float]] | None:
+        if one.get("category_id", 1) != 1:
+            return None
+        x, y, w, h = map(float, one["bbox"])
+        return of_image(listed, one)["id"], [x, y, x + w, y + h, 1.0 + one.get("iscrowd", 0)]
+
+    for number, box in read_each(annotations, "annotation", entries, row):
+        boxes[number].append(box)
+    return [
+        (images / image["file_name"], np.asarray(boxes[number], np.float32).reshape(-1, 5))
+        for number, image in listed.items()
+    ]
+
+
+# ---------------------------------------------------------------- order
+
+
+class Order(Protocol):
+    """Which samples come next."""
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """The next ``count`` sample numbers."""
+        ...
+
+    def state(self) -> Any:
+        """Where it stands, as plain data."""
+        ...
+
+    def resume(self, state: Any) -> None:
+        """Go on from where another one stood.
+
+        :raises DataError: samples that it counted on are no longer there.
+        """
+        ...
+
+
 class SampleOrder:
     """Which samples come next: all of them once per epoch, in an order of the seed's and epoch's.
 
     :param refresh: gives the number of samples there are, asked when an epoch begins.
+    :param stream: tells orders of the same seed apart.
     """
 
-    def __init__(self, seed: int, refresh: Callable[[], int]) -> None:
-        self.seed, self.refresh = seed, refresh
+    def __init__(self, seed: int, refresh: Callable[[], int], stream: int = 1) -> None:
+        self.seed, self.refresh, self.stream = seed, refresh, stream
         self.epoch, self.position, self.count = 0, 0, refresh()
         self._shuffled: tuple[int, NDArray[np.int64]] | None = None
 
     def take(self, count: int) -> NDArray[np.int64]:
-        """The next ``count`` sample numbers."""
         taken: list[NDArray[np.int64]] = []
         while count > 0:
             if self.position == self.count:
@@ -253,22 +334,40 @@ class SampleOrder:
 
     def _order(self) -> NDArray[np.int64]:
         if self._shuffled is None or self._shuffled[0] != self.epoch:
-            rng = np.random.default_rng([self.seed, 1, self.epoch])
+            rng = np.random.default_rng([self.seed, self.stream, self.epoch])
             self._shuffled = self.epoch, rng.permutation(self.count)
         return self._shuffled[1]
 
     def state(self) -> dict[str, int]:
-        """Where it stands."""
         return {"epoch": self.epoch, "position": self.position, "count": self.count}
 
     def resume(self, state: dict[str, int]) -> None:
-        """Go on from where another one stood.
-
-        :raises DataError: samples that it counted on are no longer there.
-        """
         if self.refresh() < state["count"]:
             raise DataError(
                 f"the run was started on {state['count']} samples, only {self.refresh()} are here"
             )
         self.epoch, self.position, self.count = state["epoch"], state["position"], state["count"]
         self._shuffled = None
+
+
+class MixedOrder:
+    """Equal shares of several orders; sample i of order k is number i · orders + k."""
+
+    def __init__(self, orders: Sequence[Order]) -> None:
+        self.orders = orders
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        parts = len(self.orders)
+        # In turn, so that each process' stretch of the batch has equal shares, too.
+        shares = [order.take(len(range(k, count, parts))) for k, order in enumerate(self.orders)]
+        taken = np.empty(count, np.int64)
+        for k, share in enumerate(shares):
+            taken[k::parts] = share * parts + k
+        return taken
+
+    def state(self) -> list[Any]:
+        return [order.state() for order in self.orders]
+
+    def resume(self, state: list[Any]) -> None:
+        for order, own in zip(self.orders, state, strict=True):
+            order.resume(own)

@@ -1,8 +1,8 @@
 """Files of a run: its folder, snapshots, averages of them, and exports that the core loads.
 
 A run's folder has ``config.yaml``, ``state.pt`` (all that resuming needs), ``log.jsonl``,
-``curves.png`` and ``snapshots/SAMPLES.safetensors`` (averaged parameters, float32). Every file
-appears whole or not at all.
+``curves.png``, ``tensorboard/`` and ``snapshots/SAMPLES.safetensors`` (averaged parameters,
+float32). Every file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from ..checkpoints import CheckpointError
 from .config import Config, ConfigError, config_from, plain, read_config, to_yaml
 from .preparation import folded_state
+from .tasks import task_for
 
 Parameters = dict[str, torch.Tensor]
 
@@ -47,6 +48,10 @@ class RunFolder:
     def curves(self) -> Path:
         return self.path / "curves.png"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
     def snapshot(self, samples: int) -> Path:
         return self.path / "snapshots" / f"{samples:09d}.safetensors"
 
@@ -57,7 +62,9 @@ class RunFolder:
         """
         if not self.config.is_file():
             (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
-            write_whole(self.config, lambda part: part.write_text(to_yaml(config)))
+            # The processes of a run all come here, and some at the same time.
+            tag = f".{os.getpid()}"
+            write_whole(self.config, lambda part: part.write_text(to_yaml(config)), tag)
         elif (found := read_config(self.config)) != config:
             raise ConfigError(
                 f"{self.path} belongs to another configuration ({_difference(found, config)}): "
@@ -82,9 +89,12 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside ``path``, then rename: a crash leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
+def write_whole(path: Path, write: Callable[[Path], Any], tag: str = "") -> None:
+    """Write beside ``path``, then rename: a crash leaves the old file or the new one.
+
+    :param tag: for what several processes may write at once.
+    """
+    part = path.with_name(f"{path.name}{tag}.part")
     write(part)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
@@ -183,15 +193,26 @@ def average(snapshots: Sequence[Snapshot]) -> Snapshot:
     return Snapshot(parameters, first.config, samples, sum(one.averaged for one in snapshots))
 
 
-def export(snapshot: Snapshot, path: Path) -> None:
-    """Write the parameters as the core's network loads them: normalisation folded, fp16.
+def export(snapshot: Snapshot, path: Path, precision: str = "fp16") -> None:
+    """Write the parameters as the core's network loads them: normalisation folded.
 
+    :param precision: fp16 or fp32. Running means and variances are always fp32: they can be those
+        of grey values.
     :raises CheckpointError: a parameter that fp16 can't hold.
     """
     folded = folded_state(snapshot.parameters)
-    tensors = {name: value.half().contiguous() for name, value in folded.items()}
+    tensors = {
+        name: value.half() if precision == "fp16" and _halves(name, value) else value
+        for name, value in folded.items()
+    }
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{broken[0]} has values that are no finite fp16 numbers")
+        raise CheckpointError(f"{broken[0]} has values that are no finite {precision} numbers")
+    metadata = snapshot.metadata() | task_for(snapshot.config).metadata()
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda part: save_file(tensors, part, snapshot.metadata()))
+    write_whole(path, lambda part: save_file(tensors, part, metadata))
+
+
+def _halves(name: str, value: torch.Tensor) -> bool:
+    return value.is_floating_point() and not name.endswith(("running_mean", "running_var"))

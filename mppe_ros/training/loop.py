@@ -19,19 +19,19 @@ from types import FrameType
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
 from torch import nn
 from tqdm import tqdm
 
 from ..checkpoints import CheckpointError
 from . import curves
 from .config import Config, Optimisation
-from .data import Batch, SampleOrder, Source
+from .data import Batch, Source
+from .feed import Feed, Share
 from .files import RunFolder, Snapshot, load_state, save_snapshot, save_state
-from .preparation import imagenet_file, load_imagenet, trunk_of
-from .tasks import Task
-
-# Which stream of random numbers a draw belongs to (1 is the order of samples, in data.py).
-_AUGMENTATION = 2
+from .machines import any_of, launch
+from .task import Task, Terms
 
 
 class DivergedError(RuntimeError):
@@ -54,7 +54,8 @@ def parameter_groups(network: nn.Module, options: Optimisation) -> list[dict[str
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            rate = options.trunk_rate if name.startswith("trunk.") else options.head_rate
+            of_trunk = name.startswith(("trunk.", "backbone."))
+            rate = options.trunk_rate if of_trunk else options.head_rate
             groups[rate, options.weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
     return [
         {"params": parameters, "lr": rate, "base_rate": rate, "weight_decay": decay}
@@ -72,10 +73,23 @@ def update_average(average: nn.Module, network: nn.Module, weight: float) -> Non
             old.copy_(new)
 
 
-class Trainer:
-    """One run in memory.
+class Learner(nn.Module):
+    """A network with its losses: what each process computes of its part of a batch."""
 
-    :param start: a snapshot to begin with, instead of ImageNet's trunk and random heads.
+    def __init__(self, task: Task[Config], network: nn.Module) -> None:
+        super().__init__()
+        self.task, self.network = task, network
+
+    def forward(self, batch: Batch) -> Terms:
+        return self.task.losses(self.network, batch)
+
+
+class Trainer:
+    """One run in memory; in each process of it one.
+
+    :param start: a snapshot to begin with, instead of what the task begins with.
+    :param fabric: the processes; without it this one, on the CPU.
+    :param workers: processes beside each that make its batches.
     """
 
     def __init__(
@@ -86,27 +100,48 @@ class Trainer:
         *,
         validation: Source | None = None,
         start: Snapshot | None = None,
-        device: torch.device | None = None,
+        fabric: Fabric | None = None,
+        workers: int = 0,
     ) -> None:
         self.task, self.data, self.validation, self.run = task, data, validation, run
         self.config = task.config
-        self.device = device or torch.device("cpu")
+        self.fabric = fabric or launch(self.options.precision)
         torch.manual_seed(self.config.seed)
-        self.network = task.trainable().to(self.device)
+        self.network = task.trainable()
         if start is not None:
             _load(self.network, start)
         elif not run.state.is_file():
-            load_imagenet(trunk_of(self.network), imagenet_file())
+            task.pretrain(self.network)
+        self.network.to(self.fabric.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.network, self.options))
-        self.order = SampleOrder(self.config.seed, data.refresh)
+        self.feed = Feed(
+            data,
+            self.config.seed,
+            self.options.batch_size,
+            Share(self.fabric.global_rank, self.fabric.world_size),
+            workers=workers,
+            pin_memory=self.device.type == "cuda",
+        )
         self.samples = 0
         if run.state.is_file():
             self._resume()
+        self._learner, self._stepper = self.fabric.setup(
+            Learner(task, self.network), self.optimizer
+        )
 
     @property
     def options(self) -> Optimisation:
         return self.config.optimisation
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @property
+    def step_samples(self) -> int:
+        """Samples that all processes together take in a step."""
+        return self.options.batch_size * self.fabric.world_size
 
     @property
     def finished(self) -> bool:
@@ -117,39 +152,43 @@ class Trainer:
 
         :raises DivergedError: the loss is no number any more; nothing was learnt from it.
         """
-        batch = self._batch()
-        self.network.train()
+        batch = self._to_device(next(self.feed))
+        # What networks draw (torchvision's detectors do) is a function of the clock, too.
+        torch.manual_seed((self.config.seed << 40) + self.samples + self.fabric.global_rank)
+        self._learner.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_rate"] * rate_factor(self.options, self.samples)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            terms = self.task.losses(self.network, batch)
-        loss = torch.stack(list(terms.values())).sum()
-        if not loss.isfinite():
+        self._stepper.zero_grad(set_to_none=True)
+        terms = self._learner(batch)
+        means = self.fabric.all_reduce(torch.stack(list(terms.values())).detach())
+        assert isinstance(means, torch.Tensor)
+        if not means.isfinite().all():
             raise DivergedError(
-                f"the loss is {float(loss.detach())} after {self.samples} samples: begin a run "
+                f"the loss is {float(means.sum())} after {self.samples} samples: begin a run "
                 "with lower rates, from a snapshot by --start"
             )
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
-        self.optimizer.step()
-        self.samples += self.options.batch_size
+        self.fabric.backward(torch.stack(list(terms.values())).sum())
+        if self.options.clip_norm:
+            self.fabric.clip_gradients(
+                self._learner,
+                self._stepper,
+                max_norm=self.options.clip_norm,
+                error_if_nonfinite=False,  # fp16's scaler expects some
+            )
+        self._stepper.step()
+        self.samples += self.step_samples
         update_average(self.average, self.network, self._average_weight())
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return dict(zip(terms, means.tolist(), strict=True))
 
-    def _batch(self) -> Batch:
-        rng = np.random.default_rng([self.config.seed, _AUGMENTATION, self.samples])
-        batch = self.data.batch(self.order.take(self.options.batch_size), rng)
-        return {name: value.to(self.device) for name, value in batch.items()}
-
-    def _autocast(self) -> torch.autocast:
-        lower = self.options.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=lower)
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
     def _average_weight(self) -> float:
         """Small at last, larger in the beginning, when the average has nothing to keep yet."""
-        steps = self.samples / self.options.batch_size
-        return max(self.options.batch_size / self.options.average_samples, 9 / (10 + steps))
+        if not self.options.average_samples:
+            return 1.0
+        steps = self.samples / self.step_samples
+        return max(self.step_samples / self.options.average_samples, 9 / (10 + steps))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -158,9 +197,8 @@ class Trainer:
         values = defaultdict(list)
         count = min(len(self.validation), self.config.recording.validation_count)
         for indices in np.array_split(np.arange(count), -(-count // self.options.batch_size)):
-            batch = self.validation.batch(indices, None)
-            batch = {name: value.to(self.device) for name, value in batch.items()}
-            with self._autocast():
+            batch = self._to_device(self.validation.batch(indices, None))
+            with self.fabric.autocast():
                 figures = self.task.figures(self.average, batch)
             for name, value in figures.items():
                 values[name].append(value.float())
@@ -174,7 +212,8 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "order": self.order.state(),
+            "order": self.feed.state(),
+            "precision": self._precision.state_dict(),
         }
         save_state(self.run.state, state)
 
@@ -194,8 +233,14 @@ class Trainer:
             raise CheckpointError(
                 f"{self.run.state} is of another network than {self.run.config} describes"
             ) from error
-        self.order.resume(state["order"])
+        self._precision.load_state_dict(state.get("precision", {}))
         self.samples = int(state["samples"])
+        self.feed.resume(state["order"], self.samples)
+
+    @property
+    def _precision(self) -> Precision:
+        """Keeps the scale of fp16's gradients."""
+        return self.fabric.strategy.precision
 
 
 def _load(network: nn.Module, start: Snapshot) -> None:
@@ -244,55 +289,71 @@ class Session:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.run = trainer, trainer.run
         self.recording = trainer.config.recording
+        self._writes = trainer.fabric.is_global_zero  # files, and the bar; others only compute
         self._sums: dict[str, float] = defaultdict(float)
         self._steps, self._since = 0, time.monotonic()
         self._saved_at = time.monotonic()
+        self._log = curves.Log(self.run.log, self.run.tensorboard) if self._writes else None
 
     def train(self, stop: Stop) -> bool:
         """
         :return: whether the run is finished.
         """
         trainer = self.trainer
-        curves.trim_log(self.run.log, trainer.samples)
-        total = trainer.options.total_samples
-        with (
-            stop.listening(),
-            tqdm(total=total, initial=trainer.samples, unit="sample", smoothing=0.02) as bar,
-        ):
-            while not trainer.finished and not stop.requested:
+        if self._log is not None:
+            self._log.begin(trainer.samples)
+        bar = tqdm(
+            total=trainer.options.total_samples,
+            initial=trainer.samples,
+            unit="sample",
+            smoothing=0.02,
+            disable=not self._writes,
+        )
+        with stop.listening(), bar:
+            while not trainer.finished and not any_of(trainer.fabric, stop.requested):
                 self._step(bar)
-            trainer.save()
-        curves.plot(self.run.log, self.run.curves)
+            self._save()
+        if self._log is not None:
+            self._log.end()
+            curves.plot(self.run.log, self.run.curves)
+        trainer.fabric.barrier()  # for the first process' files
         return trainer.finished
 
     def _step(self, bar: tqdm) -> None:
         trainer, recording = self.trainer, self.recording
         terms = trainer.step()
-        bar.update(trainer.options.batch_size)
+        bar.update(trainer.step_samples)
         for name, value in terms.items():
             self._sums[name] += value
         self._steps += 1
+        if not self._writes:
+            return
         if self._passed(recording.log_samples):
-            bar.set_postfix({name: f"{value:.4f}" for name, value in self._log().items()})
+            means = self._record_terms()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
         if trainer.validation is not None and self._passed(recording.validate_samples):
             self._append("validation", trainer.validate())
             curves.plot(self.run.log, self.run.curves)
         if self._passed(recording.snapshot_samples):
             trainer.snapshot()
         if time.monotonic() - self._saved_at > 60 * recording.checkpoint_minutes:
-            trainer.save()
-            self._saved_at = time.monotonic()
+            self._save()
+
+    def _save(self) -> None:
+        if self._writes:
+            self.trainer.save()
+        self._saved_at = time.monotonic()
 
     def _passed(self, every: int) -> bool:
         """Whether the last batch crossed a multiple of ``every`` samples, or the run's end."""
-        now, size = self.trainer.samples, self.trainer.options.batch_size
+        now, size = self.trainer.samples, self.trainer.step_samples
         return now // every > (now - size) // every or self.trainer.finished
 
-    def _log(self) -> dict[str, float]:
+    def _record_terms(self) -> dict[str, float]:
         """Write the mean terms since the last time."""
         means = {name: total / self._steps for name, total in self._sums.items()}
         seconds = time.monotonic() - self._since
-        speed = self._steps * self.trainer.options.batch_size / max(seconds, 1e-9)
+        speed = self._steps * self.trainer.step_samples / max(seconds, 1e-9)
         self._append("train", means, samples_per_s=round(speed, 1))
         self._sums.clear()
         self._steps, self._since = 0, time.monotonic()
@@ -300,4 +361,5 @@ class Session:
 
     def _append(self, kind: str, figures: dict[str, float], **more: float) -> None:
         record = {"kind": kind, "samples": self.trainer.samples, "figures": figures, **more}
-        curves.append(self.run.log, record)
+        if self._log is not None:
+            self._log.append(record)

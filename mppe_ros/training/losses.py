@@ -25,6 +25,85 @@ def relative_error(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return (predicted - true).abs() / true
 
 
+# ---------------------------------------------------------------- the paper's networks
+
+
+class JointTargets(NamedTuple):
+    """Where the joints of N crops are, in heatmap cells."""
+
+    cells: torch.Tensor  # (N, J, 3) x, y, z; finite everywhere
+    weight: torch.Tensor  # (N, J) 0 for joints that are not known or outside the volume
+    depth_known: torch.Tensor  # (N, 1) 0 for people of 2D data sets
+
+
+def coordinate_l1(predicted: torch.Tensor, targets: JointTargets) -> dict[str, torch.Tensor]:
+    """L1 on coordinates (paper, section 6), in cells; its mean as the reference release takes it:
+    over all three coordinates of all joints, known or not.
+
+    :param predicted: (N, J, 3)
+    """
+    error = (predicted - targets.cells).abs() * targets.weight[..., None] / 3
+    return {
+        "xy": error[..., :2].sum(-1).mean(),
+        "z": (error[..., 2] * targets.depth_known).mean(),
+    }
+
+
+def cell_cross_entropy(volume: torch.Tensor, targets: JointTargets) -> torch.Tensor:
+    """Of the joint's cell among all cells; without depth, of its column among all columns.
+
+    :param volume: (N, J, D, H, W) logits
+    """
+    x, y, z = _nearest_cells(volume, targets)
+    batch = torch.arange(len(volume), device=volume.device)[:, None]
+    joint = torch.arange(volume.shape[1], device=volume.device)
+    volume = volume.float()
+    columns = volume[batch, joint, :, y, x]  # (N, J, D)
+    known = columns.take_along_dim(z[..., None], -1)[..., 0]
+    right = torch.where(targets.depth_known > 0, known, columns.logsumexp(-1))
+    return ((volume.flatten(2).logsumexp(-1) - right) * targets.weight).mean()
+
+
+def _nearest_cells(volume: torch.Tensor, targets: JointTargets) -> tuple[torch.Tensor, ...]:
+    sizes = volume.shape[2:][::-1]
+    nearest = targets.cells.round().long()
+    return tuple(nearest[..., axis].clamp(0, size - 1) for axis, size in enumerate(sizes))
+
+
+def gaussian_error(
+    volume: torch.Tensor, targets: JointTargets, sigma_cells: float
+) -> torch.Tensor:
+    """Squared error against a Gaussian around the joint, relative to that of an empty volume.
+
+    Without depth, the highest values along z are compared with a flat Gaussian.
+
+    :param volume: (N, J, D, H, W)
+    """
+    x, y, z = (
+        _gaussian(targets.cells[..., axis], size, sigma_cells)
+        for axis, size in enumerate(volume.shape[2:][::-1])
+    )
+    volume = volume.float()
+    flat = y[..., :, None] * x[..., None, :]
+    deep = z[..., :, None, None] * flat[..., None, :, :]
+    error_2d = _relative_square(volume.amax(2), flat)
+    error_3d = _relative_square(volume, deep)
+    error = torch.where(targets.depth_known > 0, error_3d, error_2d)
+    return (error * targets.weight).mean()
+
+
+def _gaussian(centre: torch.Tensor, size: int, sigma: float) -> torch.Tensor:
+    """(N, J) to (N, J, size)."""
+    offset = torch.arange(size, device=centre.device) - centre[..., None]
+    return (-0.5 * (offset / sigma).square()).exp()
+
+
+def _relative_square(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """(N, J, ...) to (N, J)."""
+    error = (predicted - true).square().flatten(2).sum(-1)
+    return error / true.square().flatten(2).sum(-1).clamp(min=1e-3)
+
+
 # ---------------------------------------------------------------- centres and boxes
 
 

@@ -7,13 +7,15 @@ the same parameter names, and :func:`folded_state` gives what the core loads.
 from __future__ import annotations
 
 from collections.abc import Collection
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision import models
 
 from ..checkpoints import CheckpointError, load_into, read_state_dict
-from ..trunks import EfficientNetLite0, InvertedResidual
+from ..trunks import EfficientNetLite0, InvertedResidual, Trunk
 
 NORM = "norm"  # the child that training adds to a convolution
 
@@ -135,6 +137,37 @@ def load_imagenet(trunk: EfficientNetLite0, path: Path) -> None:
                 values = folded(f"_blocks.{index}.{conv}", f"_blocks.{index}.{norm}")
                 parameters |= {f"blocks.{index}.{ours}.{k}": v for k, v in values.items()}
     load_into(trunk, parameters, path)
+
+
+# As the reference release begins.
+_RESNET_WEIGHTS = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
+    "resnet152": models.ResNet152_Weights.IMAGENET1K_V1,
+}
+
+
+def load_imagenet_trunk(trunk: Trunk, name: str) -> None:
+    """Give a trunk of the table ImageNet's parameters; stacked hourglasses have none.
+
+    :raises CheckpointError: they cannot be had.
+    """
+    if isinstance(trunk, EfficientNetLite0):
+        load_imagenet(trunk, imagenet_file())
+    elif name in _RESNET_WEIGHTS:
+        weights = _RESNET_WEIGHTS[name]
+        try:
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, EOFError, HTTPException) as error:
+            raise CheckpointError(
+                f"ImageNet's weights of {name} could not be downloaded ({error}): place "
+                f"{weights.url} by hand in {torch.hub.get_dir()}/checkpoints, or begin with "
+                "random ones (pretrained: false)"
+            ) from error
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        load_into(trunk, state, Path(Path(weights.url).name))
 
 
 def normalise(grey: torch.Tensor) -> torch.Tensor:
