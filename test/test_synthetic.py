@@ -15,6 +15,7 @@ pytest.importorskip("anny", reason="generating people needs anny: pip install 'm
 from mppe_ros.camera import project
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.synthetic import bodies, dataset, kernel, motion, people, render, rotations, surfaces
+from mppe_ros.synthetic.benchmark import Benchmark, digest
 from mppe_ros.synthetic.clothing import Wardrobe
 from mppe_ros.synthetic.dataset import DatasetError, Manifest, Shard
 from mppe_ros.synthetic.environment import analyse, directions, harmonics
@@ -313,6 +314,35 @@ def test_scene_folder_is_in_the_loaders_layout(library: Library, tmp_path: Path)
         assert np.shape(one["keypoints_img"]) == (21, 2)
         assert np.shape(one["keypoints_cam"]) == (21, 3)
         assert len(one["keypoints_vis"]) == 21
+
+
+def test_the_benchmark_is_checked_when_it_is_made_and_when_it_is_found(tmp_path: Path) -> None:
+    library = Library.load(split=Split.TEST, bank=bodies.load_bank(16))
+    small = {"scenes": 4, "seed": 5, "width": 96, "height": 64}
+    with pytest.raises(DatasetError, match="is not the benchmark"):
+        Benchmark("0" * 64, **small).prepare(tmp_path / "a", library)
+    frozen = Benchmark(digest(tmp_path / "a" / "annotations.json"), **small)
+    folder = frozen.prepare(tmp_path / "b", library)
+    annotations = folder / "annotations.json"
+    assert digest(annotations) == frozen.digest, "the same seed gives the same people"
+    before = annotations.stat().st_mtime_ns
+    assert frozen.prepare(folder, library) == folder
+    assert annotations.stat().st_mtime_ns == before, "what is there is not made again"
+    content = json.loads(annotations.read_text())
+    assert content["annotations"], "nobody to lose"
+    content["annotations"].pop()
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="delete it"):
+        frozen.prepare(folder, library)
+
+
+def test_poses_of_the_benchmark_come_from_a_source_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(motion, "draw_pose", None)
+    tested = Library.load(split=Split.TEST, bank=bodies.load_bank(16))
+    styles = {tested.draw_pose(np.random.default_rng(i))[1] for i in range(40)}
+    assert styles <= {"free", "sit", "lie"} and len(styles) > 1
 
 
 def test_train_and_test_share_nobody() -> None:

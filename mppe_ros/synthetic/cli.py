@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,28 @@ from .kernel import KernelError
 from .library import Library, Split
 
 
-class SynthErrors(click.Group):
+@contextmanager
+def mended() -> Iterator[None]:
     """Errors that users can mend are one sentence, not a traceback."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "anny":
+            raise
+        raise click.ClickException(
+            "generating people needs the bodies of Anny: pip install 'mppe_ros[synth]'"
+        ) from error
+    except (DatasetError, KernelError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+class SynthErrors(click.Group):
+    """A group whose commands tell such errors."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run, and shorten what may go wrong."""
-        try:
+        with mended():
             return super().invoke(context)
-        except ModuleNotFoundError as error:
-            if error.name != "anny":
-                raise
-            raise click.ClickException(
-                "generating people needs the bodies of Anny: pip install 'mppe_ros[synth]'"
-            ) from error
-        except (DatasetError, KernelError) as error:
-            raise click.ClickException(str(error)) from error
 
 
 class ShardType(click.ParamType):

@@ -211,11 +211,11 @@ static int wrap_index(int i, int size) {
 }
 
 /* Bilinear look-up in one texture of a stack, repeating. A texture is a chain of squares of size,
- * size/2, ... 1 texels, one after the other; footprint: texels of the largest per pixel. */
+ * size/2, ... 1 texels, one after the other; footprint: texels of the largest per pixel. The size
+ * is a power of two: a division per texel would cost more than all the rest. */
 static void sample_texture(const uint8_t *stack, int size, int texture, float u, float v,
                            float footprint, float *color) {
-    size_t chain = 0;
-    for (int s = size; s > 0; s /= 2) chain += (size_t)s * s;
+    size_t chain = ((size_t)size * size * 4 - 1) / 3;
     const uint8_t *image = stack + 3 * chain * texture;
     for (; footprint > 1.5f && size > 1; footprint /= 2, size /= 2)
         image += 3 * (size_t)size * size;
@@ -225,8 +225,8 @@ static void sample_texture(const uint8_t *stack, int size, int texture, float u,
     color[0] = color[1] = color[2] = 0;
     for (int c = 0; c < 4; c++) {
         float weight = ((c & 1) ? fx : 1 - fx) * ((c >> 1) ? fy : 1 - fy);
-        const uint8_t *texel = image + 3 * (wrap_index(j + (c >> 1), size) * (size_t)size +
-                                            wrap_index(i + (c & 1), size));
+        const uint8_t *texel = image + 3 * (((j + (c >> 1)) & (size - 1)) * (size_t)size +
+                                            ((i + (c & 1)) & (size - 1)));
         for (int k = 0; k < 3; k++) {
             float s = texel[k] / 255.f;
             color[k] += weight * s * s; /* about sRGB -> linear */

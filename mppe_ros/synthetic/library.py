@@ -93,6 +93,8 @@ class Library:
         """Draw a pose with a random heading, and its style ("mocap" or one of draw_pose's)."""
         if self.clips and rng.random() < 0.4:
             pose, style = self._draw_mocap(rng), "mocap"
+        elif self.split is Split.TEST:
+            pose, style = motion.draw_test_pose(rng)
         else:
             pose, style = motion.draw_pose(rng)
         return pose.turned(float(rng.uniform(-180, 180))), style

@@ -386,6 +386,29 @@ def draw_pose(rng: np.random.Generator, style: str | None = None) -> tuple[Pose,
     return replace(pose, finger_curl=(float(curl[0]), float(curl[1]))), style
 
 
+def draw_test_pose(rng: np.random.Generator) -> tuple[Pose, str]:
+    """Draw a pose of the source that no network is trained on: every angle alike likely.
+
+    :return: the pose, facing -y, and its style: "free", "sit" or "lie".
+    """
+    style = str(rng.choice(["free", "sit", "lie"], p=[0.76, 0.2, 0.04]))
+    seated = style == "sit"
+    angles = trunk(*rng.uniform([-8, -15, -25, -20, -40], [45, 15, 25, 35, 40]))
+    for side in "LR":
+        angles |= arm(side, *rng.uniform([-35, 2, -20, 0], [130, 70, 75, 145]))
+        angles[f"hand_{side}"] = rotations.euler("xyz", rng.uniform(-25, 25, 3))
+        low, high = ([70, -5, 40, -10], [105, 30, 120, 30])
+        if not seated:
+            bend = rng.uniform(0, 90)
+            low, high = [bend / 2 - 25, -4, bend, -10], [bend / 2 + 25, 28, bend, 30]
+        angles |= leg(side, *rng.uniform(low, high))
+    if style == "lie":
+        down = rotations.about("x", rng.choice([-90, 90]))
+        angles["pelvis"] = down @ rotations.about("z", rng.uniform(-180, 180))
+    curl = rng.uniform(0.0, 0.9, 2)
+    return replace(angles_to_pose(angles), finger_curl=(float(curl[0]), float(curl[1]))), style
+
+
 def angles_to_pose(angles: dict[str, Array]) -> Pose:
     """Chain joints from the pelvis outwards.
 

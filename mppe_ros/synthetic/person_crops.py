@@ -11,13 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .. import crops
-from . import film, render, staging, surfaces
+from . import film, render, staging
 from .annotations import joint_visibility
 from .clothing import Figure
 from .kernel import View
@@ -147,7 +146,9 @@ class CropGenerator:
         lighting = Lighting.of(scene, place.lamps, place.ambient, place.panorama)
         photos = self.library.photos
         if photos and rng.random() < 0.35:
-            background = _photo_part(photos[rng.integers(len(photos))], self.size, rng)
+            background = staging.photo_part(
+                photos[rng.integers(len(photos))], self.size, self.size, rng, least=0.15
+            )
         else:
             behind = render.draw(drawn.view, scene.part(actors), supersample=1)
             background = render.shade(behind, lighting, place.textures, occlusion_m=0)
@@ -273,20 +274,3 @@ def _outside_black(image: NDArray[np.uint8], view: View, square: list[float]) ->
     image[(y < -0.5) | (y > view.height - 0.5)] = 0
     image[:, (x < -0.5) | (x > view.width - 0.5)] = 0
     return image
-
-
-def _photo_part(
-    photo: NDArray[np.uint8], size: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Cut a square out of a picture, as linear light."""
-    height, width = photo.shape[:2]
-    side = int(max(24, min(height, width) * rng.uniform(0.15, 1.0)))
-    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    part = cv2.resize(
-        photo[top : top + side, left : left + side],
-        (size, size),
-        interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR,
-    )
-    if rng.random() < 0.5:
-        part = part[:, ::-1]
-    return np.ascontiguousarray(surfaces.linear(part / 255), np.float32)

@@ -27,6 +27,7 @@ from .render import Lighting, Mesh, Scene, Truth
 BLOCK = 16  # scenes that share a cast and places
 CAST, PLACES = 16, 3
 HEAD_COUNT_ODDS = (0.14, 0.24, 0.19, 0.14, 0.1, 0.08, 0.05, 0.03, 0.03)  # of 0 .. 8 people
+PHOTO = 0.45  # share before a photograph instead of in a place, if the library has any
 DISTORTED = 0.25  # share of scenes through a lens that bends lines
 
 
@@ -65,9 +66,27 @@ class SceneGenerator:
         view = draw_view(rng, lens)
         placed, props = self._crowd(view, place, figures, rng)
         clear = 2.0 if rng.random() < 0.7 else 0.0
-        around = staging.facing(place.meshes, view.eye_m, clear)
+        around = [*place.meshes, *self._clutter(view, place, placed, rng)]
+        around = staging.facing(around, view.eye_m, clear)
         meshes = [*(one.mesh for one in placed), *props, *around]
-        return photograph(view, lens, place, meshes, placed, rng)
+        photo = None
+        solid = [mesh for mesh in meshes if not staging.is_flat(mesh)]
+        if solid and self.library.photos and rng.random() < PHOTO:
+            photo = self.library.photos[rng.integers(len(self.library.photos))]
+            meshes = solid
+        return photograph(view, lens, place, meshes, placed, rng, photo=photo)
+
+    def _clutter(
+        self, view: View, place: Place, placed: list[Placed], rng: np.random.Generator
+    ) -> list[Mesh]:
+        """Stand up to four things among the people, half of the time."""
+        spots = [one.joints_m[14] * [1, 1, 0] for one in placed]
+        people = len(spots)
+        for _ in range(int(rng.integers(1, 5)) if rng.random() < 0.5 else 0):
+            spot = self._free_spot(view, place, spots, False, rng)
+            if spot is not None:
+                spots.append(spot)
+        return staging.draw_clutter(self.library, rng, spots[people:])
 
     def _crowd(
         self, view: View, place: Place, figures: list[Figure], rng: np.random.Generator
@@ -154,17 +173,23 @@ def photograph(
     placed: list[Placed],
     rng: np.random.Generator,
     noise: np.random.Generator | None = None,
+    photo: NDArray[np.uint8] | None = None,
 ) -> Picture:
     """Render, bend by the lens, and develop.
 
     :param view: the camera with ``lens``' pinhole parameters.
     :param meshes: everything there is, people included.
+    :param photo: (H, W, 3), shows where nothing is, instead of the place's panorama.
     """
     scene = Scene.of(meshes)
     lamps = [staging.aimed(lamp, view, placed) for lamp in place.lamps]
     lighting = Lighting.of(scene, lamps, place.ambient, place.panorama)
     wide = view if lens.distortion_model == "none" else _wider(view, lens)
-    light = render.render(wide, scene, lighting, place.textures)
+    background = None
+    if photo is not None:
+        background = staging.photo_part(photo, wide.width, wide.height, rng, least=0.4)
+    drawing = render.draw(wide, scene, supersample=2)
+    light = render.shade(drawing, lighting, place.textures, background=background)
     seen = render.truth(wide, scene)
     if wide is not view:
         light, seen = _bend(light, seen, wide, lens)

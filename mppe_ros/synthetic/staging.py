@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -157,6 +158,74 @@ def _draw_outdoors(library: Library, rng: np.random.Generator) -> Place:
         library.textures,
         environment.panorama,
     )
+
+
+def draw_clutter(
+    library: Library, rng: np.random.Generator, spots: Sequence[NDArray[np.float64]]
+) -> list[Mesh]:
+    """Stand things about on the floor that a detector could take for people.
+
+    :param spots: (2,) or (3,) each, world: one thing for each.
+    """
+    meshes: list[Mesh] = []
+    for x, y, *_ in spots:
+        kind, yaw = rng.integers(6), float(rng.uniform(0, 2 * math.pi))
+        look = draw_look(library, rng)
+        if kind == 0:
+            meshes += _stand(float(x), float(y), draw_look(library, rng), look, rng)
+        elif kind == 1:
+            meshes += places.plant(x, y, float(rng.uniform(0.7, 1.9)), rng)
+        elif kind == 2:
+            meshes += places.chair(x, y, yaw, float(rng.uniform(0.4, 0.75)), look)
+        elif kind == 3:
+            size = rng.uniform([0.4, 0.4, 0.4], [1.6, 0.9, 1.1])
+            meshes += places.table(x, y, yaw, size, look)
+        elif kind == 4:
+            size = rng.uniform([0.4, 0.25, 0.8], [1.2, 0.4, 2.0])
+            meshes += places.shelf(x, y, yaw, size, look, rng, LOOSE_COLORS)
+        else:  # a column, a machine, a bin
+            size = rng.uniform([0.15, 0.15, 0.4], [0.7, 0.6, 2.0])
+            meshes.append(box_mesh([x, y, 0], size, yaw, [look]))
+    return meshes
+
+
+def _stand(
+    x: float, y: float, top: NDArray[np.void], look: NDArray[np.void], rng: np.random.Generator
+) -> list[Mesh]:
+    """Put up a lamp, a tripod or a sign: legs, a post, and something as high as a head."""
+    height, width = float(rng.uniform(0.9, 2.0)), float(rng.uniform(0.02, 0.06))
+    foot = np.array([x, y, 0.0])
+    knot = foot + [0, 0, height * rng.uniform(0.1, 0.9)]
+    turn = rng.uniform(0, math.pi)
+    legs = [
+        foot + rng.uniform(0.15, 0.5) * np.array([math.cos(a + turn), math.sin(a + turn), 0])
+        for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)
+    ]
+    bars = [_bar(end, knot, width, look) for end in legs]
+    size = rng.uniform([0.1, 0.05, 0.1], [0.55, 0.4, 0.5])
+    head = box_mesh(foot + [0, 0, height], size, turn, [top])
+    return [*bars, _bar(foot + [0, 0, 0.01], foot + [0, 0, height], width, look), head]
+
+
+def photo_part(
+    photo: NDArray[np.uint8], width: int, height: int, rng: np.random.Generator, least: float
+) -> NDArray[np.float32]:
+    """Cut a part out of a picture, as linear light (height, width, 3).
+
+    :param least: how much of the largest such part is shown at least.
+    """
+    rows, columns = photo.shape[:2]
+    across = max(24, min(columns, rows * (width / height)) * rng.uniform(least, 1.0))
+    w, h = int(across), max(1, int(across * (height / width)))
+    top, left = rng.integers(rows - h + 1), rng.integers(columns - w + 1)
+    part = cv2.resize(
+        photo[top : top + h, left : left + w],
+        (width, height),
+        interpolation=cv2.INTER_AREA if w > width else cv2.INTER_LINEAR,
+    )
+    if rng.random() < 0.5:
+        part = part[:, ::-1]
+    return np.ascontiguousarray(surfaces.linear(part / 255), np.float32)
 
 
 def sun(environment: Environment, aim_m: NDArray[np.float64]) -> Lamp:
