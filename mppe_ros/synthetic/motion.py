@@ -397,10 +397,10 @@ def draw_test_pose(rng: np.random.Generator) -> tuple[Pose, str]:
     for side in "LR":
         angles |= arm(side, *rng.uniform([-35, 2, -20, 0], [130, 70, 75, 145]))
         angles[f"hand_{side}"] = rotations.euler("xyz", rng.uniform(-25, 25, 3))
-        low, high = ([70, -5, 40, -10], [105, 30, 120, 30])
+        low, high = [70.0, -5.0, 40.0, -10.0], [105.0, 30.0, 120.0, 30.0]
         if not seated:
             bend = rng.uniform(0, 90)
-            low, high = [bend / 2 - 25, -4, bend, -10], [bend / 2 + 25, 28, bend, 30]
+            low, high = [bend / 2 - 25, -4.0, bend, -10.0], [bend / 2 + 25, 28.0, bend, 30.0]
         angles |= leg(side, *rng.uniform(low, high))
     if style == "lie":
         down = rotations.about("x", rng.choice([-90, 90]))
