@@ -181,7 +181,7 @@ class Pipeline:
         options, clock = self.options, StageClock(self.device)
         batch = self._batch(detections, intrinsics)
         with self._autocast():
-            seen = self._normalise(
+            seen = self.crop_spec.normalise(
                 crops.crop_people(
                     images,
                     batch.boxes,
@@ -236,11 +236,6 @@ class Pipeline:
             none = torch.empty((0, 4), device=self.device)
             return _Batch(none, none, none[:, 0], none[:, 0].long(), none[:, 0].long())
         return _Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        spec = self.crop_spec
-        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (spec.mean, spec.std))
-        return (pixels * spec.input_scale - mean) / std
 
     def _place(
         self,
