@@ -32,8 +32,9 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 from mppe_ros import node as node_module  # noqa: E402
 from mppe_ros import subscriptions  # noqa: E402
 from mppe_ros.node import PoseNode  # noqa: E402
+from mppe_ros.pipeline import PipelineOptions  # noqa: E402
 from mppe_ros.skeletons import HUMAN36M_17  # noqa: E402
-from mppe_ros.structures import Person, RootError  # noqa: E402
+from mppe_ros.structures import Detections, Person, RootError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTABLE = ROOT / "install" / "mppe_ros" / "lib" / "mppe_ros" / "pose_node"
@@ -55,6 +56,11 @@ def wait_until(condition, action=lambda: None, timeout_s=TIMEOUT_S):
                 return result
             time.sleep(0.02)
     raise AssertionError(f"{condition} did not come true within {timeout_s} s")
+
+
+def namespace_of(request):
+    """A namespace for one test alone: nodes of one name take each other's logs away."""
+    return "/" + re.sub(r"\W+", "_", request.node.name).strip("_")
 
 
 # --- the other end -----------------------------------------------------------------------------
@@ -258,7 +264,8 @@ class FakePipeline:
     )
 
     def __init__(self):
-        self.options = None
+        self.options = PipelineOptions()
+        self.image = None  # the last one seen
         self.stage_ms = {"detect": 1.0, "crop": 2.0, "estimate": 3.0, "place": 4.0}
         self.starts_s = []
         self.may_end = threading.Event()
@@ -267,9 +274,22 @@ class FakePipeline:
     def __call__(self, images, intrinsics):
         self.starts_s.append(time.monotonic())
         assert self.may_end.wait(TIMEOUT_S)
-        if images[0].all():
+        (self.image,) = images
+        if (self.image == 255).all():
             raise RuntimeError(f"no memory for {len(self.starts_s)} bytes")
         return [[make_person()] for _ in images]
+
+    # The same in two steps, for tracking.
+
+    def upload(self, images, intrinsics):
+        return images
+
+    def detect(self, images):
+        return [Detections(torch.tensor([[1.0, 1.0, 8.0, 8.0]]), torch.tensor([0.9]))]
+
+    def estimate(self, images, intrinsics, detections):
+        (people,), (found,) = self(images, intrinsics), detections
+        return [people * len(found)]
 
 
 def make_person():

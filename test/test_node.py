@@ -18,6 +18,7 @@ from node_rig import (
     make_image,
     make_info,
     messages,
+    namespace_of,
     stamp_of,
     wait_until,
 )
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture
 def robot(request):
-    robot = Robot(f"/{request.node.name.split('[')[0]}")
+    robot = Robot(namespace_of(request))
     yield robot
     robot.close()
 
@@ -192,9 +193,6 @@ def test_an_impossible_start_is_one_sentence_and_exit_status_1():
     assert node.wait() == 1
     assert node.has(r"ERROR.*cannot configure: .*no_such_set")
     assert not node.has("Traceback")
-
-
-# --- in this process, without networks -----------------------------------------------------------
 
 
 # --- in this process, without networks -----------------------------------------------------------

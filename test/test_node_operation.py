@@ -22,10 +22,13 @@ from node_rig import (
     make_image,
     make_info,
     messages,
+    namespace_of,
     stamp_of,
     wait_until,
 )
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker
 
@@ -41,7 +44,7 @@ INFO = make_info(SMALL)
 
 @pytest.fixture
 def name(request):
-    return f"/{request.node.name.split('[')[0]}"
+    return namespace_of(request)
 
 
 @pytest.fixture
@@ -279,6 +282,41 @@ def test_diagnostics_tell_of_failing_images(robot, host):
         ),
         lambda: robot.send(SMALL, INFO),
     )
+
+
+def test_camera_info_that_stops_coming_is_reported_where_each_image_needs_its_own(robot, host):
+    pytest.importorskip("message_filters", reason="needs ros-$ROS_DISTRO-message-filters")
+    host.start(robot.namespace, camera_info_sync="exact")
+    robot.get_poses(SMALL, INFO)
+    wait_until(lambda: robot.status("no camera_info on"), lambda: robot.send(SMALL))
+    assert robot.status("no camera_info on")[0] == 2
+    wait_until(lambda: robot.status("images/s"), lambda: robot.send(SMALL, INFO))
+
+
+@pytest.mark.parametrize("topic", ["image_raw", "camera_info", "depth"])
+def test_a_publisher_whose_qos_does_not_fit_is_reported(robot, host, topic):
+    name = f"{robot.namespace}/{topic}"
+    override = f"qos_overrides.{name}.subscription.reliability"
+    host.start(robot.namespace, depth_fusion=True, **{override: "reliable"})
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = robot.node.create_publisher(
+        CameraInfo if topic == "camera_info" else Image, topic, best_effort
+    )
+    wait_until(lambda: robot.log(f"publisher of {name} offers another reliability .*{override}"))
+    robot.node.destroy_publisher(publisher)
+
+
+def test_the_camera_info_of_a_camera_that_sends_it_once(robot, host):
+    """Before the node is there."""
+    once = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = robot.node.create_publisher(CameraInfo, "camera_info", once)
+    publisher.publish(INFO)
+    topic = f"qos_overrides.{robot.namespace}/camera_info.subscription"
+    host.start(
+        robot.namespace,
+        **{f"{topic}.durability": "transient_local", f"{topic}.reliability": "reliable"},
+    )
+    assert robot.get_poses(SMALL).poses
 
 
 # --- nothing for nobody ------------------------------------------------------------------------
