@@ -66,12 +66,6 @@ class EstimateStore:
         if not self._file.tell():
             self._write({"settings": self._settings})
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
     def get(self, key: Key) -> Estimate | None:
         """What was seen in an image; None if nobody has looked yet."""
         place = self._places.get(key)

@@ -168,7 +168,7 @@ class Run:
     def _look(self, observer: Observer, shot: Shot) -> Looked | None:
         read = _Once(shot.read)
         key = Key(shot.image, shot.index)
-        estimate = self._store.get(key) if self._store else None
+        estimate = None if self._store is None else self._store.get(key)
         if estimate is None:
             try:
                 rgb = read()
@@ -177,7 +177,7 @@ class Run:
                 self.failed += 1
                 return None
             observed = observer.look(shot, rgb, self._intrinsics(shot, rgb))
-            if self._store:
+            if self._store is not None:
                 self._store.add(key, observed.estimate)
         else:
             observed = observer.recall(shot, estimate)

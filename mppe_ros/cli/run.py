@@ -171,14 +171,15 @@ def run(
         "boxes": str(boxes or ""),
     }
     with contextlib.ExitStack() as stack:
-        store = out and stack.enter_context(
-            EstimateStore(out / "estimates", shard, settings, resume)
-        )
+        store = None
+        if out is not None:
+            store = EstimateStore(out / "estimates", shard, settings, resume)
+            stack.enter_context(store)
         job = Run(
             estimator,
             camera,
             report,
-            store=store or None,
+            store=store,
             track=not no_tracking,
             part=shard,
             seconds=seconds,
