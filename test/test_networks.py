@@ -45,6 +45,27 @@ def test_soft_argmax_equals_the_expectation_over_the_whole_volume() -> None:
     assert ((sharpness >= 0) & (sharpness <= 1)).all()
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_soft_argmax_of_large_sharp_volumes_is_that_in_double_precision(
+    memory_format: torch.memory_format,
+) -> None:
+    """Volumes of the published networks' size, which are summed up in parts."""
+    random = torch.Generator().manual_seed(2)
+    flat = 200 + 30 * torch.randn((1, 3 * 64, 64, 64), generator=random)
+    volume = flat.contiguous(memory_format=memory_format).unflatten(1, (3, 64))
+    volume.requires_grad_()
+    exact = volume.detach().double().requires_grad_()
+    probability = exact.flatten(2).softmax(-1).reshape(volume.shape)
+    cells64 = torch.arange(64.0, dtype=torch.float64)
+    sums = [probability.sum(axes) @ cells64 for axes in ((2, 3), (2, 4), (3, 4))]
+    expected = torch.stack(sums, -1)
+    cells, _ = soft_argmax(volume)
+    torch.testing.assert_close(cells.double(), expected, atol=1e-3, rtol=0)
+    cells.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(volume.grad.double(), exact.grad, atol=1e-4, rtol=1e-3)
+
+
 def test_soft_argmax_computes_in_float32_under_autocast() -> None:
     volume = torch.randn((1, 2, 8, 8, 8), generator=torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
