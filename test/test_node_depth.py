@@ -169,6 +169,16 @@ def test_stale_depth_is_not_used(robot, start):
     assert robot.poses and corrected(robot) == []
 
 
+def test_tracked_people_are_corrected_too(robot, start):
+    start(depth_fusion=True, **{"tracking.enabled": True})
+    robot.get_poses(SMALL, INFO)
+    assert corrected(robot) == []
+    wait_until(
+        lambda: corrected(robot),
+        lambda: robot.send(SMALL, INFO, depth=make_depth(SURFACE_M)),
+    )
+
+
 def test_without_depth_fusion_nobody_listens_to_depth(robot, start):
     start()
     robot.get_poses(SMALL, INFO)
