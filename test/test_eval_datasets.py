@@ -255,6 +255,86 @@ def test_frames_that_no_file_has_are_missed_people(folders, tmp_path):
     assert result["by"]["TS3"]["pck3d_rel"] == 50 and result["by"]["TS3"]["matched"] == 2
 
 
+# MuPoTS-3D's Matlab code, loop by loop: each joint's neighbour towards the pelvis, and the order
+# in which bones are resized, both counted from 1.
+NEIGHBOUR = (2, 16, 2, 3, 4, 2, 6, 7, 15, 9, 10, 15, 12, 13, 15, 15, 2)
+TRAVERSAL = (16, 2, 1, 17, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+
+
+def identities(true_px, predicted_px):
+    """Greedy pairs of people and predictions, by joints 2 to 14 within 40 px; -1 for nobody."""
+    taken, pairs = set(), []
+    for person in true_px:
+        scores = [0] * len(predicted_px)
+        for j, other in enumerate(predicted_px):
+            if j in taken:
+                continue
+            for joint in range(1, 14):
+                near = abs(person[joint] - other[joint]) < 40
+                scores[j] += bool(near.all() and other[joint].any())
+        best = int(np.argmax(scores)) if scores else -1
+        pairs.append(best if scores and scores[best] > 0 else -1)
+        taken.add(pairs[-1])
+    return pairs
+
+
+def mapped(predicted, true):
+    result = predicted.copy()
+    for joint in (number - 1 for number in TRAVERSAL):
+        parent = NEIGHBOUR[joint] - 1
+        bone = predicted[joint] - predicted[parent]
+        length = np.linalg.norm(true[joint] - true[parent])
+        result[joint] = result[parent] + bone * length / np.linalg.norm(bone)
+    return result
+
+
+def benchmark_figures(folder, frames, relative, everybody):
+    """Mean PCK and AUC of the sequences."""
+    pck, auc = [], []
+    for number in range(1, 21):
+        errors = []
+        for frame in sequence_truth(folder, f"TS{number}"):
+            found = frames.get(frame.name, release.FramePrediction(np.empty((0, 17, 2)), []))
+            for pair, true in zip(identities(frame.joints_px, found.joints_px), frame.joints_mm,
+                                  strict=True):  # fmt: skip
+                origin = true[14] if relative else 0
+                predicted = np.full((17, 3), 1e5)
+                if pair >= 0:
+                    person = found.joints_mm[pair]
+                    person = person - person[14] if relative else person
+                    predicted = mapped(person, true - origin)
+                if pair >= 0 or everybody:
+                    errors.append(np.linalg.norm(predicted - (true - origin), axis=1)[:14])
+        if not errors:
+            continue
+        shares = [np.mean(np.array(errors) < threshold) for threshold in range(0, 151, 5)]
+        pck.append(100 * shares[-1])
+        auc.append(100 * np.mean(shares))
+    return np.mean(pck), np.mean(auc)
+
+
+def test_3dpck_is_that_of_the_benchmarks_code(folders, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def change(name, people):
+        noisy = [(px + rng.normal(0, 12, px.shape), mm + rng.normal(0, 50, mm.shape)
+                  + rng.normal(0, 50, 3)) for px, mm in people]  # fmt: skip
+        stranger = (rng.uniform(0, 300, (17, 2)), rng.normal(0, 500, (17, 3)) + (0, 0, 4000))
+        order = rng.permutation(len(people) + 1)[: rng.integers(0, 4)]
+        return [[*noisy, stranger][index] for index in order]
+
+    frames = mupots_frames(folders["mupots"], change)
+    release.write_frames(tmp_path, frames, MUPOTS_17)
+    ours = figures("mupots", folders["mupots"], "--predictions", tmp_path)
+    for relative, kind, area in ((True, "rel", "auc"), (False, "abs", "auc_abs")):
+        pck, auc = benchmark_figures(folders["mupots"], frames, relative, everybody=True)
+        assert ours[f"pck3d_{kind}"] == pytest.approx(pck, abs=1e-9)
+        assert ours[area] == pytest.approx(auc, abs=1e-9)
+        assert 0 < auc < pck < 100
+        pck, _ = benchmark_figures(folders["mupots"], frames, relative, everybody=False)
+        assert ours[f"pck3d_{kind}_matched"] == pytest.approx(pck, abs=1e-9)
+
+
 def test_joints_of_muco_are_written_as_those_of_mupots(folders, tmp_path, human36m):
     """Hands and toes are dropped; the order is the benchmark's."""
     rng = np.random.default_rng(0)
