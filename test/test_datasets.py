@@ -289,6 +289,29 @@ def test_a_missing_folder_is_said(tmp_path):
     assert done.exit_code == 1 and "there is no such folder" in done.output
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_folder_above_is_told_from_the_data_sets_own(tmp_path, name):
+    (tmp_path / DATASETS[name].folder_name).mkdir()
+    done = mppe("data", "check", name, tmp_path)
+    assert done.exit_code == 1
+    assert f"{tmp_path / DATASETS[name].folder_name} is" in done.output
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "said"),
+    [
+        ("camera", "2", "no camera 2"),
+        ("joint_3d", "3", "no joints of action/subaction/frame 3/1/0"),
+    ],
+)
+def test_human36m_says_which_of_its_files_lacks_something(broken, kind, key, said):
+    folder = broken("human36m")
+    path = folder / "annotations" / f"Human36M_subject11_{kind}.json"
+    edit(path, lambda content: content.pop(key))
+    done = mppe("data", "check", "human36m", folder, "--split", "test")
+    assert done.exit_code == 1 and said in done.output
+
+
 def test_every_missing_file_is_named(broken):
     folder = broken("human36m")
     lacking = [f"Human36M_subject{subject}_{kind}.json"

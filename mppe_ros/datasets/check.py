@@ -46,6 +46,9 @@ def _check_split(kind: type[Dataset], folder: Path, split: str, images: int) -> 
     kind.require_split(split)
     if not folder.is_dir():
         return Report(split, 0, 0, (f"{folder}: there is no such folder",), ())
+    if (folder / kind.folder_name).is_dir():
+        said = f"{folder} isn't the data set's own folder: {folder / kind.folder_name} is"
+        return Report(split, 0, 0, (said,), ())
     missing = [path for path in kind.annotation_files(folder, split) if not path.is_file()]
     problems = [f"{path} is missing" for path in missing]
     people = pictures = 0

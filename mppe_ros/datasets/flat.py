@@ -16,6 +16,7 @@ class Mpii(Dataset):
     """MPII Human Pose (Andriluka et al. 2014)."""
 
     name = "mpii"
+    folder_name = "MPII"
     skeleton = MPII_16
     has_depth = False
     splits = ("train",)
@@ -43,6 +44,7 @@ class MsCoco(Dataset):
     """COCO 2017's people with keypoints (Lin et al. 2014), crowds left out."""
 
     name = "mscoco"
+    folder_name = "MSCOCO"
     skeleton = COCO_19
     has_depth = False
     splits = ("train", "val")

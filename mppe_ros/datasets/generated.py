@@ -17,6 +17,7 @@ class Synthetic(Dataset):
     """People who are clear to be seen. The split is the folder's, whatever it was made as."""
 
     name = "synthetic"
+    folder_name = "Synthetic"
     skeleton = MUCO_21
     has_depth = True
     splits = ("train", "test")

@@ -42,6 +42,7 @@ class Human36M(Dataset):
     """
 
     name = "human36m"
+    folder_name = "Human36M"
     skeleton = HUMAN36M_18
     has_depth = True
     splits = ("train", "test")
@@ -117,12 +118,10 @@ def _cameras(path: Path) -> dict[str, dict[str, _Float32]]:
 def _row(
     annotation: Entry, image: Entry, cameras: dict[str, dict[str, _Float32]], joints: Any
 ) -> Row:
-    lens = cameras[str(image["cam_idx"])]
-    keys = (str(image[key]) for key in ("action_idx", "subaction_idx", "frame_idx"))
-    world = joints
-    for key in keys:
-        world = world[key]
-    world_mm = np.array(world, np.float32).reshape(17, 3)
+    lens = cameras.get(str(image["cam_idx"]))
+    if lens is None:
+        raise ValueError(f"no camera {image['cam_idx']} in the subject's _camera.json")
+    world_mm = np.array(_of_frame(joints, image), np.float32).reshape(17, 3)
     world_mm = np.concatenate([world_mm, world_mm[_SHOULDERS].sum(0, keepdims=True) * 0.5])
     joints_mm, root_mm = (_to_camera(points, lens) for points in (world_mm, world_mm[:1]))
     pixels = joints_mm[:, :2] / joints_mm[:, 2:] * lens["f"] + lens["c"]
@@ -140,6 +139,15 @@ def _row(
         root_mm=root_mm[0],  # on its own: single precision sums differently in a batch
         group=ACTIONS[image["action_idx"] - _FIRST_ACTION],
     )
+
+
+def _of_frame(joints: Any, image: Entry) -> Any:
+    keys = [str(image[key]) for key in ("action_idx", "subaction_idx", "frame_idx")]
+    for key in keys:
+        joints = joints.get(key) if isinstance(joints, dict) else None
+    if joints is None:
+        raise ValueError(f"no joints of action/subaction/frame {'/'.join(keys)} in _joint_3d.json")
+    return joints
 
 
 def _to_camera(world_mm: _Float32, lens: dict[str, _Float32]) -> _Float32:

@@ -25,6 +25,7 @@ class MuCo(Dataset):
     """
 
     name = "muco"
+    folder_name = "MuCo"
     skeleton = MUCO_21
     has_depth = True
     splits = ("train",)

@@ -27,6 +27,7 @@ class MuPoTS(Dataset):
     """Valid people only; `sequence_truth` has the joints that 3DPCK is measured against."""
 
     name = "mupots"
+    folder_name = "MuPoTS"
     skeleton = MUPOTS_17
     has_depth = True
     splits = ("test",)

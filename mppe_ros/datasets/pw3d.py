@@ -19,6 +19,7 @@ class Pw3d(Dataset):
     """Joints are in metres in the files, in mm here."""
 
     name = "3dpw"
+    folder_name = "PW3D"
     skeleton = SMPL_24
     has_depth = True
     splits = ("train", "validation", "test")

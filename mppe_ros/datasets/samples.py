@@ -73,6 +73,7 @@ class Dataset(Sequence[Sample]):
     """
 
     name: ClassVar[str]  # in the command line and in presets
+    folder_name: ClassVar[str]  # the reference release's, below its data/
     skeleton: Skeleton  # the joints' names and order
     has_depth: ClassVar[bool]  # joints in mm
     splits: ClassVar[tuple[str, ...]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..camera import k_value_mm
 from ..crops import process_boxes
-from ..datasets import Dataset, open_dataset
+from ..datasets import DATASETS, Dataset, open_dataset
 from ..datasets.files import read_picture
 from ..datasets.muco import ROOT_DEPTH_MM
 from ..networks import DEPTH_RANGE_MM
@@ -24,15 +24,7 @@ from .config import Augmentation, ReferenceConfig
 from .data import Batch, MixedOrder, Order, SampleOrder, Source
 
 # Below the folder of the data, as the reference release has them.
-FOLDERS = {
-    "human36m": "Human36M",
-    "muco": "MuCo",
-    "mpii": "MPII",
-    "mscoco": "MSCOCO",
-    "mupots": "MuPoTS",
-    "3dpw": "PW3D",
-    "synthetic": "Synthetic",
-}
+FOLDERS = {name: kind.folder_name for name, kind in DATASETS.items()}
 
 
 class PeopleSource(Source):
