@@ -19,7 +19,7 @@ from .pipeline import Pipeline
 from .processing import Seen
 from .records import Record
 
-_ACKNOWLEDGE_TIMEOUT = Duration(seconds=0.5)
+_ACKNOWLEDGE_TIMEOUT = Duration(seconds=0.3)
 
 
 class Outputs:
