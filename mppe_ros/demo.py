@@ -57,7 +57,7 @@ from .evaluation.matching import (
 )
 from .image_messages import image_to_rgb
 from .media import MediaError, Rgb
-from .records import METRES_PER_MM, Record, to_json
+from .records import METRES_PER_MM, Record, present, to_json
 from .sample_camera import SAMPLE_CLIP, calibration_file
 from .structures import ASSUMED_FOV_DEG, Intrinsics
 
@@ -468,7 +468,7 @@ def summary(recording: Recording, truth: dict[int, TrueImage]) -> dict[str, Any]
     for result in results:
         if result.image.digest in truth:
             scores.add(predicted_bodies(result.record), truth[result.image.digest])
-    people = [len(result.record["poses"]) for result in results]
+    people = [len(present(result.record)) for result in results]
     latencies = [result.latency_ms for result in results]
     return {
         "frames_in": recording.frames_in,
@@ -510,7 +510,7 @@ def _write_pictures(recording: Recording, source: Source, out: Path) -> None:
 
 def _typical(results: Sequence[Result]) -> int:
     """The middle one of those images that have the most frequent number of people."""
-    counts = [len(result.record["poses"]) for result in results]
+    counts = [len(present(result.record)) for result in results]
     usual = [index for index, count in enumerate(counts) if count == mode(counts)]
     return usual[len(usual) // 2]
 
@@ -523,7 +523,7 @@ def _draw(
     truth: Sequence[TopPoint],
 ) -> Rgb:
     """One frame of the video."""
-    count = len(result.record["poses"])
+    count = len(present(result.record))
     people = "1 person" if count == 1 else f"{count} people"
     left = drawing.draw_people(picture, result.record)
     left = drawing.draw_caption(left, f"{people}   {result.latency_ms:.0f} ms after the image")

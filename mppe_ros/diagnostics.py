@@ -39,6 +39,7 @@ class Stats:
     received: int = 0
     processed: int = 0
     failed: int = 0
+    detector_runs: int = 0  # processed images that DetectNet looked at
     # Dropped, by reason: the keys of DROPS.
     idle: int = 0
     without_camera: int = 0
@@ -49,6 +50,7 @@ class Stats:
     late: int = 0
     # Of the last image.
     people: int = 0
+    tracks: int = 0  # people with an id, those out of sight too
     age_ms: float = 0.0  # from its stamp to the publishing, by the node's clock
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     intrinsics: str = "none yet"
@@ -120,7 +122,7 @@ class Diagnostics:
 
 
 def _difference(now: Stats, before: Stats) -> Stats:
-    counts = ("received", "processed", "failed", *DROPS)
+    counts = ("received", "processed", "failed", "detector_runs", *DROPS)
     return Stats(**{name: getattr(now, name) - getattr(before, name) for name in counts})
 
 
@@ -160,6 +162,8 @@ def _values(recent: Stats, stats: Stats, situation: Situation, period_s: float) 
         "rate in (Hz)": f"{recent.received / period_s:.2f}",
         "rate out (Hz)": f"{recent.processed / period_s:.2f}",
         "people": str(stats.people),
+        "tracks": str(stats.tracks),
+        "detector share": f"{recent.detector_runs / max(recent.processed, 1):.2f}",
         "age (ms)": f"{stats.age_ms:.1f}",
         **{f"{stage} (ms)": f"{ms:.1f}" for stage, ms in stats.stage_ms.items()},
         "images received": str(stats.received),

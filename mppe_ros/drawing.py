@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .records import Record
+from .records import Record, present
 from .structures import FloatArray, Intrinsics, JointStatus
 
 Rgb = npt.NDArray[np.uint8]
@@ -136,7 +136,7 @@ def draw_top_view(
 
 def area_of(records: Iterable[Record], truth: Iterable[TopPoint] = ()) -> Area:
     """Floor enough for all of these people; a few wild results don't count."""
-    roots = [_root_m(pose)[[0, 2]] for record in records for pose in record["poses"]]
+    roots = [_root_m(pose)[[0, 2]] for record in records for pose in present(record)]
     points = np.array([*roots, *truth], np.float64).reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     if len(points) == 0:
@@ -239,7 +239,7 @@ def _far_to_near(record: Record) -> list[Record]:
         distance_m = _distance_m(pose)
         return distance_m if math.isfinite(distance_m) else math.inf
 
-    return sorted(record["poses"], key=distance, reverse=True)
+    return sorted(present(record), key=distance, reverse=True)
 
 
 def bones_of(record: Record) -> list[tuple[int, int]]:

@@ -110,7 +110,7 @@ class TransformLookup:
             from rclpy.duration import Duration
         except ImportError as error:
             raise FrameError(
-                "output_frame needs tf2_ros, which isn't installed: "
+                "output_frame and tracking_frame need tf2_ros, which isn't installed: "
                 "apt install ros-$ROS_DISTRO-tf2-ros"
             ) from error
         self._tf2, self._timeout = tf2_ros, Duration(seconds=timeout_s)

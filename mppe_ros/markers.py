@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from transforms3d.quaternions import mat2quat
 
-from .records import Record
+from .records import Record, present
 from .skeletons import Skeleton
 from .structures import JointStatus
 
@@ -75,7 +75,7 @@ class MarkerBuilder:
         header = record["header"]
         lifetime = _duration(self._lifetime_s(header, min_lifetime_s))
         markers = []
-        for position, pose in enumerate(record["poses"]):
+        for position, pose in enumerate(present(record)):
             # A person without an id is told from the others of this image by its position.
             marker_id = pose["track_id"] or 1 + position
             for marker in self._person(pose, marker_id, uncertainty, up):

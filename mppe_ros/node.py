@@ -6,6 +6,7 @@ processes it and publishes. What is computed lives in modules that know no node.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 import traceback
@@ -34,8 +35,8 @@ from .frames import FrameError, TransformLookup
 from .image_messages import ConversionError
 from .outputs import Outputs
 from .pipeline import Pipeline
-from .processing import Fusion, Processor, Seen
-from .records import INTRINSICS_ASSUMED
+from .processing import Fusion, Processor, Seen, Tracks
+from .records import INTRINSICS_ASSUMED, present
 from .structures import IntrinsicsError
 from .subscriptions import CameraSubscriptions, image_topic
 from .synchronisation import Frame
@@ -47,7 +48,7 @@ NODE_NAME = "mppe"
 # Often enough to notice a stop soon, seldom enough to cost nothing.
 _SPIN_PERIOD_S = 0.2
 # A job that takes longer is left behind when the node ends or is cleaned up.
-_STOP_TIMEOUT_S = 1.5
+_STOP_TIMEOUT_S = 1.0
 _DIAGNOSTICS_PERIOD_S = 1.0
 _REPEAT_S = 10.0  # the same complaint comes no more often
 
@@ -61,7 +62,8 @@ class PoseNode(LifecycleNode):
         self.settings = parameters.read(self)
         self.stats = Stats()
         self._processor: Processor | None = None  # from configure to cleanup
-        self._lookup: TransformLookup | None = None  # as long, if there is an output_frame
+        self._lookup: TransformLookup | None = None  # as long, if a frame needs it
+        self._ids = itertools.count(1)  # none comes twice in the node's life
         self._camera: CameraSubscriptions | None = None  # from activate to deactivate
         self._enabled = True
         self._problem = ""  # why the last transition failed
@@ -145,9 +147,9 @@ class PoseNode(LifecycleNode):
             detector=settings.detector,
             options=settings.pipeline_options,
         )
-        if settings.output_frame:
+        if settings.output_frame or settings.tracking_frame:
             self._lookup = TransformLookup(self)
-        self._processor = Processor(pipeline, self._lookup)
+        self._processor = Processor(pipeline, settings, self._lookup, self._ids)
         self.get_logger().info(
             f"loaded in {time.monotonic() - started_s:.1f} s: "
             + ", ".join(f"{name} {value}" for name, value in _describe(pipeline).items())
@@ -178,6 +180,7 @@ class PoseNode(LifecycleNode):
 
     def _open_or_close_outputs(self) -> None:
         if self._camera and self._enabled and self._processor:
+            self._processor.reset()
             self._outputs.open(self._processor.pipeline)
         else:
             self.stats.paused += self._worker.discard()
@@ -215,11 +218,14 @@ class PoseNode(LifecycleNode):
 
     def _on_reset_tracks(self, _: Any, response: Any) -> Any:
         response.success = self._outputs.reset_markers()
-        response.message = (
-            "markers deleted, their ids begin anew; people are not tracked yet"
-            if response.success
-            else f"nothing to reset: not processing ({self._state})"
-        )
+        processor = self._processor
+        if not response.success or processor is None:
+            response.message = f"nothing to reset: not processing ({self._state})"
+        elif processor.tracking:
+            processor.reset()
+            response.message = "people get new ids with the next image; markers are deleted"
+        else:
+            response.message = "markers are deleted; people have no ids, tracking is off"
         return response
 
     def _watch(self) -> None:
@@ -262,21 +268,34 @@ class PoseNode(LifecycleNode):
 
     def _note(self, frame: Frame, seen: Seen, publish_ms: float) -> None:
         assumed = seen.record["intrinsics_source"] == INTRINSICS_ASSUMED
-        self.stats.people = len(seen.record["poses"])
+        self.stats.people = len(present(seen.record))
+        self.stats.complaint = ""
         self.stats.age_ms = self._age_s(frame) * 1e3
         self.stats.stage_ms = {**seen.stage_ms, "publish": publish_ms}
         self.stats.intrinsics = "assumed" if assumed else "calibrated"
         if seen.fusion is not None:
             self._note_fusion(seen.fusion)
+        if seen.tracks is not None:
+            self._note_tracks(seen.tracks)
+        self.stats.detector_runs += seen.detected
         self.stats.processed += 1
 
     def _note_fusion(self, fusion: Fusion) -> None:
         self.stats.depth = f"{fusion.corrected} of {len(fusion.people)} people corrected"
-        self.stats.complaint = ""
         if fusion.complaint:
             topic = self.resolve_topic_name("depth")
-            self.stats.complaint = f"depth on {topic} is of no use: {fusion.complaint}"
-            self._warn(self.stats.complaint)
+            self._complain(f"depth on {topic} is of no use: {fusion.complaint}")
+
+    def _note_tracks(self, tracks: Tracks) -> None:
+        self.stats.tracks = tracks.people
+        if tracks.notice:
+            self.get_logger().info(f"{tracks.notice}: people get new ids")
+        if tracks.complaint:
+            self._complain(tracks.complaint)
+
+    def _complain(self, text: str) -> None:
+        self.stats.complaint = text
+        self._warn(text)
 
     def _age_s(self, frame: Frame) -> float:
         age = self.get_clock().now() - Time.from_msg(frame.image.header.stamp)

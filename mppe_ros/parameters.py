@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from rcl_interfaces.msg import SetParametersResult
@@ -18,19 +18,27 @@ from .camera_info import RECTIFICATIONS
 from .declaration import Parameter, Value
 from .devices import PRECISIONS
 from .pipeline import PipelineOptions
+from .sequence import DETECTION_INTERVAL
+from .smoothing import SmoothingOptions
 from .synchronisation import MODES
+from .tracking import TrackingOptions
 from .weights import DEFAULT as DEFAULT_WEIGHTS
 
-_OPTIONS = PipelineOptions()
+_OPTIONS, _TRACKING, _SMOOTHING = PipelineOptions(), TrackingOptions(), SmoothingOptions()
 
 
-def _row(default: Value, description: str, **properties: Any) -> Any:
-    return field(default=default, metadata={"description": description, **properties})
+def _row(default: Value, description: str, group: str = "", **properties: Any) -> Any:
+    metadata = {"group": group, "properties": {"description": description, **properties}}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters' values. Read-only ones are fixed at start, the others may change live."""
+    """The parameters' values. Read-only ones are fixed at start, the others may change live.
+
+    A field's name is the parameter's; of a ``group``, with a dot: ``smoothing_beta`` is
+    ``smoothing.beta``.
+    """
 
     weights: str = _row(DEFAULT_WEIGHTS, "Weight set, see `mppe weights list`.", read_only=True)
     detector: str = _row("", "Detector of people; empty = the weight set's own.", read_only=True)
@@ -76,8 +84,39 @@ class Settings:
         "Frame that tf takes people to, at the image's stamp; empty = the image's own.",
         read_only=True,
     )
+    tracking_enabled: bool = _row(
+        True,
+        "Give people ids and velocities; false = each image by itself.",
+        group="tracking",
+        read_only=True,
+    )
+    tracking_min_hits: int = _row(
+        _TRACKING.min_hits,
+        "Images in which the detector found a person before it is TRACKED.",
+        bounds=(1, 100),
+        group="tracking",
+        read_only=True,
+    )
+    tracking_max_coasting: float = _row(
+        _TRACKING.max_coasting_s,
+        "Who is unseen for longer, s, is LOST.",
+        bounds=(0.0, 60.0),
+        group="tracking",
+        read_only=True,
+    )
+    tracking_frame: str = _row(
+        "",
+        "Frame that doesn't move, by tf, in which people are tracked where the camera moves; "
+        "empty = output_frame.",
+        read_only=True,
+    )
     autostart: bool = _row(
         True, "Configure and activate at start; false = a lifecycle manager does.", read_only=True
+    )
+    detection_interval: int = _row(
+        DETECTION_INTERVAL,
+        "The detector looks at every n-th image, and when somebody is new or missing; 1 = at all.",
+        bounds=(1, 1000),
     )
     detection_threshold: float = _row(
         _OPTIONS.detection_threshold,
@@ -104,6 +143,23 @@ class Settings:
     )
     flip_test: bool = _row(
         _OPTIONS.flip_test, "Average with the mirrored image: slower, a little better."
+    )
+    smoothing_enabled: bool = _row(
+        _SMOOTHING.enabled,
+        "Smooth tracked people's joints; false = exactly what the networks say.",
+        group="smoothing",
+    )
+    smoothing_min_cutoff: float = _row(
+        _SMOOTHING.min_cutoff_hz,
+        "Cutoff frequency, Hz, for a joint at rest; lower = calmer.",
+        bounds=(0.01, 1000.0),
+        group="smoothing",
+    )
+    smoothing_beta: float = _row(
+        _SMOOTHING.cutoff_slope_per_m,
+        "By how much, Hz per m/s, the cutoff frequency rises with a joint's speed.",
+        bounds=(0.0, 1000.0),
+        group="smoothing",
     )
     max_image_age: float = _row(
         0.0,
@@ -137,15 +193,29 @@ class Settings:
         )
 
     @property
+    def tracking_options(self) -> TrackingOptions:
+        return TrackingOptions(self.tracking_min_hits, self.tracking_max_coasting)
+
+    @property
+    def smoothing_options(self) -> SmoothingOptions:
+        return SmoothingOptions(
+            self.smoothing_enabled, self.smoothing_min_cutoff, self.smoothing_beta
+        )
+
+    @property
     def min_period_s(self) -> float:
         """Least time between two images, s."""
         return 1 / self.max_rate if self.max_rate else 0.0
 
 
-PARAMETERS = tuple(
-    Parameter(row.name, default=cast(Value, row.default), **row.metadata)
-    for row in fields(Settings)
-)
+def _parameter(row: Field[Any]) -> Parameter:
+    group = row.metadata["group"]
+    name = row.name.replace(f"{group}_", f"{group}.", 1) if group else row.name
+    return Parameter(name, default=cast(Value, row.default), **row.metadata["properties"])
+
+
+_BY_FIELD = {row.name: _parameter(row) for row in fields(Settings)}
+PARAMETERS = tuple(_BY_FIELD.values())
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
@@ -181,7 +251,9 @@ def read(node: Node) -> Settings:
     """The current values."""
     values = _values(node)
     # Whole numbers given for floats become floats here.
-    typed: dict[str, Any] = {p.name: type(p.default)(values[p.name]) for p in PARAMETERS}
+    typed: dict[str, Any] = {
+        field_name: type(p.default)(values[p.name]) for field_name, p in _BY_FIELD.items()
+    }
     return Settings(**typed)
 
 

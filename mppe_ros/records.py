@@ -54,6 +54,11 @@ def pose_array_record(
     }
 
 
+def present(record: Record) -> list[Record]:
+    """The poses of a Pose3DArray's record without those of people who are LOST."""
+    return [pose for pose in record["poses"] if pose.get("tracking_state") != TrackState.LOST]
+
+
 def _pose_record(person: Person) -> Record:
     tracking = person.tracking or _UNTRACKED
     velocity = tracking.velocity_mm_s

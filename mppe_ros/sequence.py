@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .boxes import box_iou
 from .detectors import SCORE_THRESHOLD
+from .devices import StageClock
 from .pipeline import Image, Pipeline
 from .smoothing import SmoothingOptions
 from .structures import Detections, FloatArray, Intrinsics, Person, TrackState
@@ -104,28 +105,30 @@ class PoseSequence:
         if self.notice:
             self._images_until_detection = 0
         found = self._detect(pixels)
+        detect_ms = self.pipeline.stage_ms if self.detected else {"detect": 0.0}
         boxes, of_track = self._boxes(found, expected)
         people = self.pipeline.estimate(pixels, [intrinsics], [boxes])[0]
-        self.stage_ms = {**self.stage_ms, **self.pipeline.stage_ms}
+        clock = StageClock(self.pipeline.device)
         seen = self._seen(people, of_track)
         if refine is not None:
             better = refine([one.person for one in seen])
             seen = [Seen(new, old.detected) for new, old in zip(better, seen, strict=True)]
+        clock.lap("fuse")
         self.seen = seen
         result = self.tracker.update(seen, self.smoothing)
         self._plan_detection(expected, result)
+        clock.lap("track")
+        self.stage_ms = {**detect_ms, **self.pipeline.stage_ms, **clock.ms}
         return result
 
     def _detect(self, pixels: Sequence[torch.Tensor]) -> Detections | None:
         """All detections if it is time for some, doubtful ones too."""
         self.detected = self._images_until_detection <= 0
-        self.stage_ms = {}
         if not self.detected:
             self._images_until_detection -= 1
             return None
         self._images_until_detection = self.detection_interval - 1
         (found,) = self.pipeline.detect(pixels)
-        self.stage_ms = self.pipeline.stage_ms
         return found
 
     def _boxes(
@@ -179,16 +182,18 @@ class PoseSequence:
         ]
 
     def _plan_detection(self, before: Sequence[Expected], people: Sequence[Person]) -> None:
-        """DetectNet looks at the next image if somebody just went missing or isn't sure yet."""
+        """DetectNet looks at the next image if somebody just went missing or isn't sure yet, and
+        at every second one while somebody is missing."""
         were = {one.track_id: one.state for one in before}
         for person in people:
             assert person.tracking is not None
             state = person.tracking.state
-            missing = state == TrackState.COASTING and (
-                were.get(person.tracking.track_id) != TrackState.COASTING
-            )
+            coasting = state == TrackState.COASTING
+            missing = coasting and were.get(person.tracking.track_id) != TrackState.COASTING
             if missing or state == TrackState.TENTATIVE:
                 self._images_until_detection = 0
+            elif coasting:
+                self._images_until_detection = min(self._images_until_detection, 1)
 
 
 def _followed(track: Expected) -> bool:

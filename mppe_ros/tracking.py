@@ -40,7 +40,7 @@ _JOINT_SCALE_MM = 300.0
 _MAX_COST = 2.4
 # Of the root's variance, what is new in each image: the network errs the same way in successive
 # images, and only the rest averages out (docs/tracking.md has the measurement).
-FRESH_SHARE = 0.15
+FRESH_SHARE = 0.05
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
 _SAME_POSE = 0.12
 # Images that come late by less are taken as of the last one's time; more is time going back.
@@ -49,7 +49,7 @@ _LATE_S = 0.2
 _INTERRUPTION_S = 5.0
 _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
 # Standard deviation, any direction, of a velocity that may be published.
-_MAX_VELOCITY_ERROR_MM_S = 700.0
+_MAX_VELOCITY_ERROR_MM_S = 500.0
 
 
 @dataclass(frozen=True)
@@ -427,4 +427,4 @@ def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:
 def _same_pose(one: Person, other: Person) -> bool:
     apart = np.linalg.norm(one.joints_px - other.joints_px, axis=1)
     size = min(float(np.max(np.ptp(person.joints_px, axis=0))) for person in (one, other))
-    return bool(np.mean(apart) < _SAME_POSE * size)  # false where something is not a number
+    return bool(np.mean(apart) <= _SAME_POSE * size)  # false where something is not a number

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ..boxes import box_iou
-from ..records import METRES_PER_MM, Record
+from ..records import METRES_PER_MM, Record, present
 from ..skeletons import LIMB_JOINTS
 from ..structures import FloatArray
 
@@ -87,7 +87,7 @@ def predicted_bodies(record: Record) -> list[Body]:
             root_mm=_xyz_mm(pose["root"]["pose"]["position"]),
             joints_mm=_measured([_xyz_mm(joint["position"]) for joint in pose["joints"]], names),
         )
-        for pose in record["poses"]
+        for pose in present(record)
     ]
 
 
