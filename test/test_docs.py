@@ -30,6 +30,9 @@ LEFT_OUT = {
     "ros2 ": "needs ROS 2's tools; test_launch.py and test_node.py start the same",
     "sudo ": "changes the machine",
     "mppe weights fetch": "needs the network",
+    "mppe data check": "needs a data set; test_datasets.py makes some",
+    "mppe train": "takes long; test_training.py and others train",
+    "mppe eval mupots": "needs a data set; test_datasets.py makes some",
     "eval ": "a shell's; see test_completion",
 }
 
