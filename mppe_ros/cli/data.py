@@ -19,7 +19,11 @@ def data() -> None:
 
 @data.command("list")
 def list_() -> None:
-    """The data sets, their splits and joints."""
+    """The data sets, their splits and joints.
+
+    \b
+    mppe data list
+    """
     for name, kind in DATASETS.items():
         splits = ", ".join(kind.splits)
         what = "3D" if kind.has_depth else "2D"

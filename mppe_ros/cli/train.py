@@ -37,8 +37,13 @@ class TrainErrors(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run, and shorten what may go wrong."""
         from ..training.data import DataError
-        from ..training.loop import DivergedError
 
+        try:
+            from ..training.loop import DivergedError
+        except ImportError as error:
+            raise click.ClickException(
+                f"training needs the package {error.name}: pip install 'mppe_ros[train]'"
+            ) from error
         mendable = (
             CheckpointError, ConfigError, DataError, DatasetError, DeviceError, DivergedError,
         )  # fmt: skip
@@ -99,6 +104,10 @@ def open_(
 ) -> None:
     """Train RootNet, PoseNet or DetectNet of our own on generated people.
 
+    \b
+    mppe train open root --data data/crops --out runs/root
+    mppe train open pose --data data/crops --out runs/pose --minutes 60
+
     Ctrl-C (or SIGTERM) saves the state; the same command continues from it, with the same result
     as if it had never been stopped.
     """
@@ -126,11 +135,19 @@ def _reference_command(task: str, summary: str, data_help: str) -> click.Command
     )
     for option in reversed(options):
         command = option(command)
-    return click.command(task, help=f"{summary}\n\n{_REFERENCE_HELP}")(command)
+    return click.command(task, help=_reference_help(task, summary))(command)
 
 
-_REFERENCE_HELP = """Presets: reference-*. Ctrl-C (or SIGTERM) saves the state; the same command
-continues from it, with the same result as if it had never been stopped."""
+def _reference_help(task: str, summary: str) -> str:
+    return f"""{summary}
+
+    \b
+    mppe train {task} --data data --out runs/{task}
+
+    Presets: reference-*. Ctrl-C (or SIGTERM) saves the state; the same command continues from it,
+    with the same result as if it had never been stopped."""
+
+
 _SETS_HELP = "Folder that has Human36M, MuCo, MPII, MSCOCO … as 'mppe data check' wants them."
 
 for _task, _summary, _help in (
@@ -215,7 +232,11 @@ def restart_under_jemalloc() -> None:
 @click.argument("snapshots", type=_FILE_OR_FOLDER, nargs=-1, required=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def average_(snapshots: tuple[Path, ...], out: Path) -> None:
-    """Write the mean of snapshots (or of runs' latest parameters)."""
+    """Write the mean of snapshots (or of runs' latest parameters).
+
+    \b
+    mppe train average runs/root-1 runs/root-2 --out root.safetensors
+    """
     save_snapshot(out, average([read_snapshot(path) for path in snapshots]))
     click.echo(f"{out}: mean of {len(snapshots)}")
 
@@ -231,6 +252,10 @@ def average_(snapshots: tuple[Path, ...], out: Path) -> None:
     help="Of the parameters.",
 )
 def export_(snapshot: Path, out: Path, precision: str) -> None:
-    """Write a snapshot, or a run's latest averaged parameters, as 'mppe run' reads them."""
+    """Write a snapshot, or a run's latest averaged parameters, as 'mppe run' reads them.
+
+    \b
+    mppe train export runs/root --out root.safetensors
+    """
     export(read_snapshot(snapshot), out, precision)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

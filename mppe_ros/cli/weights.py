@@ -15,7 +15,11 @@ def weights() -> None:
 
 @weights.command("list")
 def list_() -> None:
-    """One line per weight set."""
+    """One line per weight set.
+
+    \b
+    mppe weights list
+    """
     for weight_set in registry.SETS.values():
         here = "here" if _is_here(weight_set) else "to fetch"
         default = " (default)" if weight_set.name == registry.DEFAULT else ""
@@ -25,7 +29,11 @@ def list_() -> None:
 @weights.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Everything the registry says of a set, and its model card."""
+    """Everything the registry says of a set, and its model card.
+
+    \b
+    mppe weights show open-v0
+    """
     weight_set = registry.find(name)
     digests = registry.digests(weight_set)
     click.echo(f"{weight_set.name}: {weight_set.summary}")
@@ -46,7 +54,11 @@ def show(name: str) -> None:
 @weights.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download a set into the cache folder, and the weights of its detector into torch's."""
+    """Download a set into the cache folder, and the weights of its detector into torch's.
+
+    \b
+    mppe weights fetch 3dmppe
+    """
     weight_set = registry.find(name)
     downloaded = registry.fetch(weight_set)
     detectors.fetch(weight_set.detector)
@@ -59,7 +71,12 @@ def fetch(name: str) -> None:
 @weights.command()
 @click.argument("name", required=False)
 def verify(name: str | None) -> None:
-    """Compare the digests of a set's files (of all sets that are here without NAME)."""
+    """Compare the digests of a set's files (of all sets that are here without NAME).
+
+    \b
+    mppe weights verify
+    mppe weights verify open-v0
+    """
     chosen = [registry.find(name)] if name else registry.SETS.values()
     for weight_set in chosen:
         if name or _is_here(weight_set):

@@ -88,7 +88,11 @@ def synth() -> None:
 def crops(
     out: Path, count: int, seed: int, assets: Path | None, split: str, shard: Shard, size: int
 ) -> None:
-    """Make crops of single people, to train RootNet and PoseNet."""
+    """Make crops of single people, to train RootNet and PoseNet.
+
+    \b
+    mppe synth crops --out data/crops --count 100000 --shard 0/4
+    """
     from .person_crops import CropGenerator
 
     generator = CropGenerator(Library.load(assets, Split(split)), seed, size)
@@ -111,7 +115,11 @@ def scenes(
     height: int,
     depth: bool,
 ) -> None:
-    """Make whole pictures with COCO-style JSON, to train DetectNet and to test the pipeline."""
+    """Make whole pictures with COCO-style JSON, to train DetectNet and to test the pipeline.
+
+    \b
+    mppe synth scenes --out scenes --count 384 --split test --depth
+    """
     from .scenes import SceneGenerator
 
     generator = SceneGenerator(Library.load(assets, Split(split)), seed, width, height)
@@ -136,7 +144,11 @@ def clips(
     width: int,
     height: int,
 ) -> None:
-    """Make RGB-D films with camera_info and track ids, one folder each."""
+    """Make RGB-D films with camera_info and track ids, one folder each.
+
+    \b
+    mppe synth clips --out clips --count 8 --split test --frames 60
+    """
     from .clips import ClipGenerator, write_clip
 
     library = Library.load(assets, Split(split))
@@ -152,7 +164,11 @@ def clips(
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--seed", default=7, show_default=True)
 def clip(assets: Path, out: Path, seed: int) -> None:
-    """Make the package's sample clip and its ground truth again."""
+    """Make the package's sample clip and its ground truth again.
+
+    \b
+    mppe synth clip --assets people_assets --out sample
+    """
     from .sample_clip import make_clip
 
     make_clip(assets, out, seed)
@@ -164,7 +180,11 @@ def clip(assets: Path, out: Path, seed: int) -> None:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--split", type=click.Choice([s.value for s in Split]), default=Split.TRAIN.value)
 def sheet(assets: Path | None, out: Path, seed: int, split: str) -> None:
-    """Draw a contact sheet of samples (JPEG)."""
+    """Draw a contact sheet of samples (JPEG).
+
+    \b
+    mppe synth sheet --out sheet.jpg --seed 3
+    """
     import cv2
 
     from .sheet import contact_sheet
