@@ -242,7 +242,7 @@ def test_resetting_deletes_the_markers(robot, host):
     robot.get_poses(SMALL, INFO)
     wait_until(lambda: any(map(added, robot.markers)))
     response = robot.call(Trigger, "reset_tracks")
-    assert response.success and "not tracked yet" in response.message
+    assert response.success and "markers are deleted" in response.message
     wait_until(lambda: is_deleteall(robot.markers[-1]))
     robot.get_poses(SMALL, INFO)
     assert not any(map(deleted, robot.markers))
