@@ -22,9 +22,7 @@ from mppe_ros.structures import Detections, Intrinsics, JointStatus, Person, Roo
 from mppe_ros.tracking import FRESH_SHARE
 
 CAMERA = Intrinsics(400, 400, 239.5, 179.5, 480, 360)
-ERROR = RootError(
-    along=0.05, across_mm=40.0, tilt_rad=0.1, heading_rad=0.3, fused_mm=60.0
-)
+ERROR = RootError(along=0.05, across_mm=40.0, tilt_rad=0.1, heading_rad=0.3, fused_mm=60.0)
 FPS = 15.0
 JOINT_NOISE_MM = 25.0
 
@@ -96,8 +94,7 @@ class Walker:
         velocities = (self.roots_mm(times_s + 0.02) - self.roots_mm(times_s - 0.02)) / 0.04
         phases = 0.9 * times_s + self.phase
         return [
-            figure_mm(*state, self.scale)
-            for state in zip(roots, velocities, phases, strict=True)
+            figure_mm(*state, self.scale) for state in zip(roots, velocities, phases, strict=True)
         ]
 
     def collides(self, other: Walker, times_s: np.ndarray) -> bool:

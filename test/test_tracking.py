@@ -1,0 +1,340 @@
+"""Who is who, with people as numbers: ids, states, motion, clocks and moving cameras."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+from walkers import CAMERA, ERROR, FPS, WalkersPipeline, draw_film, figure_mm, true_person
+
+from mppe_ros import camera
+from mppe_ros.boxes import BoxFromPose, box_iou
+from mppe_ros.kalman import Motion
+from mppe_ros.skeletons import MUCO_21
+from mppe_ros.smoothing import SmoothingOptions
+from mppe_ros.structures import TrackState
+from mppe_ros.tracking import FRESH_SHARE, Seen, Tracker, TrackingOptions
+
+OFF = SmoothingOptions(enabled=False)
+EYES = WalkersPipeline(draw_film(0, people=1, frames=2))
+
+
+def person(x_m=0.0, z_m=4.0, velocity_m_s=(0.0, 0.0), score=0.9):
+    """As seen without error."""
+    velocity = np.array([velocity_m_s[0], 0.0, velocity_m_s[1]]) * 1000
+    truth = true_person(figure_mm(np.array([x_m, 0.0, z_m]) * 1000, velocity, 0.0), 1)
+    seen = EYES.person(truth, truth.bbox_xywh_px, score)
+    root = truth.joints_mm[MUCO_21.root_index]
+    covariance = camera.ray_covariance(root, ERROR.along * np.linalg.norm(root), ERROR.across_mm)
+    return dataclasses.replace(
+        seen, root_mm=root, joints_mm=truth.joints_mm, joints_px=truth.joints_px,
+        root_px=truth.joints_px[MUCO_21.root_index], root_covariance_mm2=covariance,
+    )  # fmt: skip
+
+
+def make_tracker(**options):
+    return Tracker(MUCO_21, ERROR, TrackingOptions(**options))
+
+
+def look(tracker, people, stamp_s, pose=None, smoothing=OFF, detected=True):
+    tracker.predict(stamp_s, CAMERA, pose)
+    return tracker.update([Seen(one, detected) for one in people], smoothing)
+
+
+def states(people):
+    return {one.tracking.track_id: one.tracking.state for one in people}
+
+
+# --- states and ids ------------------------------------------------------------------------------
+
+
+def test_the_life_of_a_track():
+    tracker = make_tracker(min_hits=2, max_coasting_s=0.25)
+    seen = [person()]
+    assert states(look(tracker, seen, 0.0)) == {1: TrackState.TENTATIVE}
+    assert states(look(tracker, seen, 0.1)) == {1: TrackState.TRACKED}
+    assert states(look(tracker, [], 0.2)) == {1: TrackState.COASTING}
+    assert states(look(tracker, seen, 0.3)) == {1: TrackState.TRACKED}
+    for stamp_s in (0.4, 0.5):
+        assert states(look(tracker, [], stamp_s)) == {1: TrackState.COASTING}
+    assert states(look(tracker, [], 0.6)) == {1: TrackState.LOST}
+    assert look(tracker, [], 0.7) == []
+    assert states(look(tracker, seen, 0.8)) == {2: TrackState.TENTATIVE}
+
+
+def test_a_newcomer_that_vanishes_is_lost_at_once():
+    tracker = make_tracker()
+    look(tracker, [person()], 0.0)
+    assert states(look(tracker, [], 0.1)) == {1: TrackState.LOST}
+
+
+def test_only_the_detector_makes_somebody_sure():
+    tracker = make_tracker(min_hits=3)
+    look(tracker, [person()], 0.0)
+    for stamp_s in (0.1, 0.2, 0.3):
+        people = look(tracker, [person()], stamp_s, detected=False)
+        assert states(people) == {1: TrackState.TENTATIVE}
+    assert people[0].tracking.time_since_detection_s == pytest.approx(0.3)
+    look(tracker, [person()], 0.4)
+    people = look(tracker, [person()], 0.5)
+    assert states(people) == {1: TrackState.TRACKED}
+    assert people[0].tracking.time_since_detection_s == 0
+
+
+def test_who_is_only_expected_never_begins_a_track():
+    assert look(make_tracker(), [person()], 0.0, detected=False) == []
+
+
+def test_one_person_in_two_boxes_is_one():
+    twice = [person(), dataclasses.replace(person(score=0.5), bbox_xywh_px=np.ones(4))]
+    (only,) = look(make_tracker(), twice, 0.0)
+    assert only.score == 0.9
+
+
+def test_a_coasting_person_goes_on_and_says_that_it_is_not_seen():
+    tracker = make_tracker()
+    for index in range(20):
+        look(tracker, [person(x_m=-1 + 0.08 * index, velocity_m_s=(1.2, 0))], index / 15)
+    before = look(tracker, [person(x_m=0.6, velocity_m_s=(1.2, 0))], 20 / 15)[0]
+    for index in range(21, 27):
+        (after,) = look(tracker, [], index / 15)
+    assert after.root_mm[0] - before.root_mm[0] == pytest.approx(480, abs=120)
+    np.testing.assert_allclose(camera.project(after.joints_mm, CAMERA), after.joints_px, atol=15)
+    assert (after.joint_scores == 0).all()
+    assert np.trace(after.root_covariance_mm2) > np.trace(before.root_covariance_mm2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.permutations(range(4)), seed=st.integers(0, 100))
+def test_the_order_of_people_does_not_matter(order, seed):
+    rng = np.random.default_rng(seed)
+    places = [(x, z) for x, z in zip((-1.5, -0.5, 0.5, 1.5), rng.uniform(3, 6, 4), strict=True)]
+    results = []
+    for numbers in (range(4), order):
+        tracker = make_tracker()
+        for index in range(3):
+            people = [person(places[i][0] + 0.02 * index, places[i][1]) for i in numbers]
+            found = look(tracker, people, index / 15)
+        results.append({one.tracking.track_id: one.root_mm.tolist() for one in found})
+    assert results[0] == results[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_ids_are_unique_and_numbers_are_numbers(data):
+    tracker = make_tracker()
+    last_seen: dict[int, TrackState] = {}
+    stamp_s = 0.0
+    for _ in range(data.draw(st.integers(1, 12))):
+        stamp_s += data.draw(st.sampled_from([0.0, 0.01, 0.1, 1.0, 7.0, -0.05, -3.0]))
+        if data.draw(st.integers(0, 9)) == 0:
+            tracker.reset()
+        places = data.draw(st.lists(st.tuples(st.floats(-2, 2), st.floats(1.5, 8)), max_size=3))
+        people = look(tracker, [person(x, z) for x, z in places], stamp_s, smoothing=None)
+        ids = [one.tracking.track_id for one in people]
+        assert len(set(ids)) == len(ids)
+        for one in people:
+            number, state = one.tracking.track_id, one.tracking.state
+            assert last_seen.get(number) != TrackState.LOST
+            assert number in last_seen or number > max(last_seen, default=0)
+            assert np.isfinite([*one.root_mm, *one.root_covariance_mm2.ravel()]).all()
+            assert np.linalg.eigvalsh(one.root_covariance_mm2)[0] > 0
+            if one.tracking.velocity_mm_s is not None:
+                assert np.isfinite(one.tracking.velocity_mm_s).all()
+            last_seen[number] = state
+        last_seen |= {one.tracking.track_id: one.tracking.state for one in people}
+
+
+def test_trackers_that_share_numbers_share_no_id():
+    ids = itertools.count(1)
+    found = []
+    for _ in range(2):
+        tracker = Tracker(MUCO_21, ERROR, ids=ids)
+        found += look(tracker, [person(-1), person(1)], 0.0)
+    assert sorted(one.tracking.track_id for one in found) == [1, 2, 3, 4]
+
+
+# --- clocks --------------------------------------------------------------------------------------
+
+
+def walk_on(tracker, stamps_s, start_x_m=-1.0):
+    """Somebody who walks 0.08 m from image to image; all ids."""
+    ids = set()
+    for index, stamp_s in enumerate(stamps_s):
+        ids |= states(look(tracker, [person(start_x_m + 0.08 * index)], stamp_s)).keys()
+    return ids
+
+
+def test_a_clock_that_stands_still_keeps_ids_but_tells_no_velocity():
+    tracker = make_tracker()
+    assert walk_on(tracker, [5.0] * 20) == {1}
+    (one,) = look(tracker, [person(0.6)], 5.0)
+    assert one.tracking.velocity_mm_s is None
+    assert not tracker.notice
+
+
+def test_dropped_images_keep_ids_and_velocity():
+    tracker = make_tracker()
+    shown = [index for index in range(45) if index % 7 not in (2, 3, 4)]
+    for index in shown:
+        (one,) = look(tracker, [person(-1.5 + 0.06 * index, velocity_m_s=(0.9, 0))], index / 15)
+    assert one.tracking.track_id == 1
+    assert one.tracking.velocity_mm_s[0] == pytest.approx(900, abs=120)
+
+
+def test_an_image_that_comes_a_little_late_is_no_jump_in_time():
+    tracker = make_tracker()
+    assert walk_on(tracker, [0.0, 0.1, 0.2, 0.15, 0.3]) == {1}
+
+
+@pytest.mark.parametrize(("jump_s", "says"), [(-8.0, "went back by 8 s"), (60.0, "no image for")])
+def test_a_jump_in_time_begins_anew_and_says_so(jump_s, says):
+    tracker = make_tracker()
+    walk_on(tracker, [10.0, 10.1, 10.2])
+    people = look(tracker, [person(-0.76)], 10.2 + jump_s)
+    assert says in tracker.notice
+    assert states(people) == {1: TrackState.LOST, 2: TrackState.TENTATIVE}
+    look(tracker, [person(-0.76)], 10.3 + jump_s)
+    assert not tracker.notice
+
+
+def test_reset_tells_the_old_ids_that_they_are_lost_and_uses_none_again():
+    tracker = make_tracker()
+    walk_on(tracker, [0.0, 0.1])
+    tracker.reset()
+    assert len(tracker) == 0
+    assert states(look(tracker, [person()], 0.2)) == {1: TrackState.LOST, 2: TrackState.TENTATIVE}
+
+
+# --- motion --------------------------------------------------------------------------------------
+
+
+def turning_camera(angle_rad, x_m=0.0):
+    """Turned about its y axis (down), and moved along the world's x; m."""
+    c, s = math.cos(angle_rad), math.sin(angle_rad)
+    pose = np.eye(4)
+    pose[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+    pose[0, 3] = x_m
+    return pose
+
+
+def seen_by(pose, world_m, score=0.9):
+    """Somebody at a place of the world, as seen by a camera at ``pose``."""
+    x, _, z = pose[:3, :3].T @ (np.array([world_m[0], 0, world_m[1]]) - pose[:3, 3])
+    return person(x, z, score=score)
+
+
+def test_a_moving_camera_does_not_make_people_move():
+    tracker = make_tracker()
+    for index in range(40):
+        pose = turning_camera(0.5 * math.sin(index / 8), 0.04 * index)
+        (one,) = look(tracker, [seen_by(pose, (0.3, 4.5))], index / 15, pose)
+    assert one.tracking.track_id == 1
+    assert np.linalg.norm(one.tracking.velocity_mm_s) < 60
+
+
+def test_a_velocity_is_along_the_cameras_axes():
+    tracker = make_tracker()
+    pose = turning_camera(math.pi / 2, -4.0)  # looks along the world's x
+    for index in range(40):
+        seen = seen_by(pose, (0.0, -1 + 0.06 * index))  # goes along the world's z
+        (one,) = look(tracker, [seen], index / 15, pose)
+    expected = pose[:3, :3].T @ np.array([0, 0, 900.0])
+    np.testing.assert_allclose(one.tracking.velocity_mm_s, expected, atol=100)
+
+
+def test_smoothing_off_is_exactly_what_the_networks_say():
+    tracker = make_tracker()
+    for index in range(5):
+        seen = person(-1 + 0.07 * index)
+        (one,) = look(tracker, [seen], index / 15)
+        for name in ("root_mm", "joints_mm", "joints_px", "root_covariance_mm2", "bbox_xywh_px"):
+            assert np.array_equal(getattr(one, name), getattr(seen, name)), name
+
+
+def test_a_filter_whose_noise_is_as_said_is_consistent():
+    """Normalised innovations of simulated walkers, whose noise and accelerations are the model's,
+    follow chi-square."""
+    rng = np.random.default_rng(0)
+    squared = []
+    for _ in range(60):
+        true = Motion.at(np.array([0.0, 0, 4000]), np.eye(3))
+        state = np.concatenate([rng.multivariate_normal(np.zeros(9), true.covariance)])
+        state[:3] += (0, 0, 4000)
+        noise = np.diag([900.0, 900, 10000])
+        filtered = Motion.at(state[:3] + state[6:] + rng.normal(0, np.sqrt(np.diag(noise))), noise)
+        for _ in range(40):
+            step = Motion(state, np.zeros((9, 9))).predicted(1 / 15)
+            state = rng.multivariate_normal(step.mean, step.covariance)
+            measured = state[:3] + state[6:] + rng.normal(0, np.sqrt(np.diag(noise)))
+            filtered = filtered.predicted(1 / 15)
+            squared.append(filtered.innovation(measured, noise).squared)
+            filtered = filtered.corrected(measured, noise)
+    count = len(squared)
+    low, high = chi2.ppf([0.0005, 0.9995], 3 * count) / count
+    assert low < np.mean(squared) < high
+
+
+def test_velocities_of_walkers_are_right_within_their_covariance():
+    film = draw_film(3, people=1, frames=120)
+    eyes, tracker = WalkersPipeline(film, seed=3), make_tracker()
+    deviations = []
+    roots = np.array([photo.people[0].joints_mm[MUCO_21.root_index] for photo in film.photos])
+    for index, photo in enumerate(film.photos[:-4]):
+        truth = photo.people[0]
+        seen = eyes.person(truth, truth.bbox_xywh_px, 0.9)
+        (one,) = look(tracker, [seen], index / FPS)
+        tracking = one.tracking
+        if index >= 10 and tracking.velocity_mm_s is not None:
+            true = (roots[index + 4] - roots[index - 4]) * FPS / 8
+            error = tracking.velocity_mm_s - true
+            spread = tracking.velocity_covariance_mm2_s2
+            deviations.append(error @ np.linalg.solve(spread, error) / 3)
+    assert len(deviations) > 50
+    assert 0.1 < np.mean(deviations) < 2.5
+
+
+def test_the_published_covariance_keeps_what_successive_errors_share():
+    tracker = make_tracker()
+    for index in range(60):
+        (one,) = look(tracker, [person()], index / 15, smoothing=SmoothingOptions())
+    lasting = (1 - FRESH_SHARE) * person().root_covariance_mm2
+    assert np.linalg.eigvalsh(one.root_covariance_mm2 - lasting)[0] > 0
+
+
+# --- boxes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x_m", [-1.0, 0.0, 1.0])
+def test_a_box_from_the_pose_is_the_box_that_was_detected(x_m):
+    boxes, seen = BoxFromPose(), person(x_m)
+    boxes.learn(seen.bbox_xywh_px, seen.joints_px, CAMERA)
+    np.testing.assert_allclose(boxes(seen.joints_px), seen.bbox_xywh_px, atol=1e-6)
+    larger = boxes(seen.joints_px * 2)
+    np.testing.assert_allclose(larger, seen.bbox_xywh_px * 2, atol=1e-6)
+
+
+def test_the_usual_margins_give_a_box_that_overlaps_the_persons():
+    seen = person()
+    assert box_iou(BoxFromPose()(seen.joints_px), seen.bbox_xywh_px)[0, 0] > 0.7
+
+
+def test_a_box_cut_by_the_image_teaches_nothing_about_the_cut_sides():
+    boxes, seen = BoxFromPose(), person()
+    cut = seen.bbox_xywh_px.copy()
+    cut[3] = CAMERA.height - cut[1]  # down to the image's edge, though the feet are seen
+    boxes.learn(cut, seen.joints_px, CAMERA)
+    bottom = boxes(seen.joints_px)[[1, 3]].sum()
+    assert bottom < CAMERA.height - 5
+
+
+def test_a_pose_without_places_has_no_box():
+    nowhere = np.full((21, 2), np.nan)
+    boxes = BoxFromPose()
+    boxes.learn(np.ones(4), nowhere, CAMERA)
+    assert np.isnan(boxes(nowhere)).all()
+    assert box_iou(boxes(nowhere), np.ones(4))[0, 0] == 0
