@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from torchvision.models import detection as zoo
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from .checkpoints import CheckpointError, read_state_dict
+from .inference import OpenVino, lower_precision, prepare
 from .structures import Detections
 from .trunks import EfficientNetLite0
 
@@ -140,9 +141,15 @@ class TorchvisionPersons(NetworkDetector):
 
     :param network: Faster R-CNN or SSDLite with all COCO classes; it is changed in place.
     :param precision: what the convolutions compute in; anchors and boxes stay in float32.
+    :param backend: what runs them, torch or openvino.
     """
 
-    def __init__(self, network: nn.Module, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        precision: torch.dtype = torch.float32,
+        backend: str = "torch",
+    ) -> None:
         super().__init__(network)
         if isinstance(network, zoo.FasterRCNN):
             heads: Any = network.roi_heads
@@ -152,7 +159,9 @@ class TorchvisionPersons(NetworkDetector):
             heads.classification_head = nn.Sequential(
                 heads.classification_head, _PersonAgainstRest()
             )
-        if precision != torch.float32:
+        if backend == "openvino":
+            _use_openvino(network, precision)
+        elif precision != torch.float32:
             _lower_precision(network, precision)
 
     def detect(self, batch: torch.Tensor) -> list[Detections]:
@@ -193,7 +202,7 @@ class _Autocast(nn.Module):
 
     def __init__(self, module: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
-        self.module, self.precision = module, precision
+        self.module, self.precision = lower_precision(module, precision), precision
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         with torch.autocast(x.device.type, self.precision):
@@ -207,6 +216,64 @@ def _lower_precision(network: Any, precision: torch.dtype) -> None:
     if isinstance(network, zoo.FasterRCNN):
         network.rpn.head.conv = _Autocast(network.rpn.head.conv, precision)
         network.roi_heads.box_head = _Autocast(network.roi_heads.box_head, precision)
+
+
+def _use_openvino(network: Any, precision: torch.dtype) -> None:
+    """The costly parts that OpenVINO does faster, for images of any size."""
+    images = torch.zeros(2, 3, 320, 320)
+    maps = network.backbone(images)
+    network.backbone = _OpenVinoBackbone(network.backbone, images, list(maps), precision)
+    if isinstance(network, zoo.FasterRCNN):
+        network.rpn.head = _OpenVinoProposals(network.rpn.head, list(maps.values()), precision)
+        if precision != torch.float32:
+            network.roi_heads.box_head = _Autocast(network.roi_heads.box_head, precision)
+
+
+class _OpenVinoBackbone(nn.Module):
+    def __init__(
+        self, backbone: nn.Module, images: torch.Tensor, names: list[str], precision: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.names = names
+        self.network = OpenVino(_Values(backbone), [images], (0, 2, 3), precision)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return OrderedDict(zip(self.names, self.network(images), strict=True))
+
+
+class _OpenVinoProposals(nn.Module):
+    """Logits and boxes of the region proposal network, a map each for each map of features."""
+
+    def __init__(self, head: nn.Module, maps: list[torch.Tensor], precision: torch.dtype) -> None:
+        super().__init__()
+        self.network = OpenVino(_Flat(head), maps, (0, 2, 3), precision)
+
+    def forward(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        results = list(self.network(*maps))
+        return results[: len(maps)], results[len(maps) :]
+
+
+class _Values(nn.Module):
+    """A module that gives a dictionary, without the keys."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.module(x).values())
+
+
+class _Flat(nn.Module):
+    """A module that takes a list and gives two, without the lists."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = self.module(list(maps))
+        return *first, *second
 
 
 def _mask_rcnn_boxes(trunk: str, batch_norm_eps: float, **options: int) -> nn.Module:
@@ -279,15 +346,27 @@ class CenterPersons(NetworkDetector):
     """People from a :class:`CenterDetector`.
 
     :param precision: what the network computes in; its maps are float32 again.
+    :param backend: what runs it, torch or openvino.
     """
 
     LONG_SIDE = 384  # network px
     MIN_HEIGHT = 24  # network px: people smaller than this were not trained
     IOU_THRESHOLD = 0.55
 
-    def __init__(self, network: nn.Module, precision: torch.dtype = torch.float32) -> None:
-        super().__init__(network.to(memory_format=torch.channels_last))
-        self.precision = precision
+    def __init__(
+        self,
+        network: nn.Module,
+        precision: torch.dtype = torch.float32,
+        backend: str = "torch",
+    ) -> None:
+        if backend == "openvino":
+            example = torch.zeros(2, 3, 256, 256)
+            super().__init__(OpenVino(network, [example], (0, 2, 3), precision))
+            self.precision = torch.float32  # of what torch does
+        else:
+            network = network.to(memory_format=torch.channels_last)
+            super().__init__(lower_precision(network, precision))
+            self.precision = precision
 
     def detect(self, batch: torch.Tensor) -> list[Detections]:
         height, width = batch.shape[1:3]
@@ -390,7 +469,7 @@ class DetectorSpec:
     summary: str
     licence: str
     network: Callable[..., nn.Module]
-    detector: Callable[[nn.Module, torch.dtype], NetworkDetector]
+    detector: Callable[[nn.Module, torch.dtype, str], NetworkDetector]
     weights: Any
     resizable: bool = False
 
@@ -467,12 +546,14 @@ def build_detector(
     *,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
+    backend: str = "torch",
     min_size: int | None = None,
 ) -> Detector:
     """A detector of :data:`DETECTORS`, loaded and ready.
 
     :param weights_file: safetensors or torch checkpoint; without it the row's own weights, which
         for torchvision's detectors are downloaded once into torch's cache.
+    :param backend: what runs the network, torch or openvino.
     :param min_size: scale the image's shorter side to this many px instead of the detector's
         default; smaller is faster and misses small people.
     :raises ValueError: unknown detector, or a ``min_size`` for one with a fixed input size.
@@ -486,7 +567,7 @@ def build_detector(
         raise ValueError(f"detector {name} has a fixed input size: leave min_size out")
     network = spec.network() if min_size is None else spec.network(min_size=min_size)
     load_weights(network, spec, weights_file)
-    return spec.detector(network.eval().requires_grad_(False).to(device), precision)
+    return spec.detector(prepare(network, device), precision, backend)
 
 
 def load_weights(network: nn.Module, spec: DetectorSpec, weights_file: Path | None = None) -> None:

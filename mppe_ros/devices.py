@@ -5,10 +5,16 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
+
+BACKENDS = ("auto", "torch", "openvino")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,6 +60,25 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def select_backend(name: str, device: torch.device, precision: torch.dtype) -> str:
+    """``torch``, ``openvino`` or ``auto``: OpenVINO on a CPU, where it is installed.
+
+    :return: torch or openvino.
+    :raises DeviceError: unknown, or OpenVINO where it can't be.
+    """
+    if name not in BACKENDS:
+        raise DeviceError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
+    fits = device.type == "cpu" and precision in (torch.float32, torch.bfloat16)
+    installed = find_spec("openvino") is not None
+    if name == "auto":
+        return "openvino" if fits and installed else "torch"
+    if name == "openvino" and not fits:
+        raise DeviceError("backend openvino is for CPUs: use backend torch on a GPU")
+    if name == "openvino" and not installed:
+        raise DeviceError("backend openvino needs a package: pip install openvino")
+    return name
+
+
 class StageClock:
     """Milliseconds of stages that follow each other, in the order of their ends."""
 
@@ -69,6 +94,47 @@ class StageClock:
         now_s = time.perf_counter()
         self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the machine, had too little memory for something."""
+    # Of the CPU's memory torch says so in words only.
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+class Portions:
+    """Work on many items at once, in portions as large as memory allows.
+
+    A portion that was too large is halved, and the size that fitted is kept from then on:
+    ``most`` items, None as long as all of them always fitted.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def __call__(self, work: Callable[[slice], Result], count: int) -> list[Result]:
+        """The results of all portions of ``count`` items, in order.
+
+        :param work: gets the portion as a slice of the items.
+        :raises Exception: what ``work`` raises, too little memory for a single item included.
+        """
+        results: list[Result] = []
+        start = 0
+        while start < count:
+            size = min(self.most or count, count - start)
+            try:
+                results.append(work(slice(start, start + size)))
+                start += size
+                continue
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            # Out of the handler: the exception's frames hold what has to be freed.
+            release_memory()
+            self.most = size // 2
+        return results
 
 
 def release_memory() -> None:

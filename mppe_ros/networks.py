@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .inference import OpenVino
 from .skeletons import Skeleton
 from .trunks import TRUNKS, EfficientNetLite0, StackedHourglass, Trunk, run_stages
 
@@ -61,7 +62,8 @@ def soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         for axis in (3, 2):
             marginal = probability.sum(5 - axis)
             cells = torch.arange(marginal.shape[-1], device=heatmaps.device, dtype=torch.float32)
-            mean = marginal @ cells
+            # No matrix product: OpenVINO does those in lower precision, and what comes before.
+            mean = (marginal * cells).sum(-1)
             means.append(mean)
             # Relative to a uniform distribution over n cells, whose variance is (n^2 - 1) / 12.
             offset = cells - mean[..., None]
@@ -85,19 +87,20 @@ def _over_depth(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     count, joints, depth, height, width = volumes.shape
     cells = torch.arange(depth, device=volumes.device, dtype=torch.float32)
-    total_and_mean = torch.stack([torch.ones_like(cells), cells], -1)
     columns = volumes.permute(0, 3, 4, 1, 2).reshape(-1, joints, depth)
-    on_cpu = volumes.device.type == "cpu"
-    step = max(1, _CACHED_LOGITS // (joints * depth)) if on_cpu else max(1, len(columns))
+    in_parts = volumes.device.type == "cpu" and not torch.jit.is_tracing()
+    step = max(1, _CACHED_LOGITS // (joints * depth))
     logits, depths = [], []
-    for part in columns.split(step):
+    for part in columns.split(step) if in_parts else [columns]:
         values = part.float()
         top = values.amax(-1, keepdim=True)
-        total, weighted = ((values - top).exp() @ total_and_mean).unbind(-1)
+        exponentials = (values - top).exp()
+        total = exponentials.sum(-1)
         logits.append(top[..., 0] + total.log())
-        depths.append(weighted / total)
+        depths.append((exponentials * cells).sum(-1) / total)
     shape = (count, height, width, joints)
-    return tuple(torch.cat(v).reshape(shape).permute(0, 3, 1, 2) for v in (logits, depths))
+    flat, expected = (torch.cat(v).reshape(shape).permute(0, 3, 1, 2) for v in (logits, depths))
+    return flat, expected
 
 
 def hard_argmax(heatmaps: torch.Tensor) -> torch.Tensor:
@@ -532,6 +535,42 @@ class LiteRootPose(_UnitRootPose):
         joints, scores = self.pose_net(crops)
         root, gamma = self.root_net(shrink(crops, self.root_size))
         return _UnitPoses(root, gamma, joints, scores)
+
+
+class OpenVinoRootPose:
+    """Any of the networks above, run by OpenVINO.
+
+    :param size: of the crops, px.
+    """
+
+    def __init__(self, network: _CellRootPose | _UnitRootPose, size: int, precision: torch.dtype):
+        self.skeleton, self._network = network.skeleton, network
+        self._size, self._precision = size, precision
+        self._compiled: dict[bool, OpenVino] = {}
+        self._compile(flip_test=False)
+
+    def _compile(self, flip_test: bool) -> None:
+        # Two people, as tracers take a dimension of one for a constant.
+        example = torch.zeros(2, 3, self._size, self._size)
+        network = _Bound(self._network, flip_test)
+        self._compiled[flip_test] = OpenVino(network, [example], [0], self._precision)
+
+    def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        """As RootPoseEstimator; the first flip test waits some seconds for its network."""
+        if flip_test not in self._compiled:
+            self._compile(flip_test)
+        root_px, gamma, *joints = self._compiled[flip_test](crops)
+        return CropPoses(root_px, gamma, *joints)
+
+
+class _Bound(nn.Module):
+    def __init__(self, network: nn.Module, flip_test: bool) -> None:
+        super().__init__()
+        self.network, self.flip_test = network, flip_test
+
+    def forward(self, crops: torch.Tensor) -> CropPoses:
+        poses: CropPoses = self.network(crops, self.flip_test)
+        return poses
 
 
 def shrink(crops: torch.Tensor, size: int) -> torch.Tensor:

@@ -15,8 +15,9 @@ import torch
 
 from . import camera, crops, weights
 from .detectors import Detector, build_detector
-from .devices import StageClock, select_device, select_precision
-from .networks import DEPTH_RANGE_MM, CropPoses, RootPoseEstimator
+from .devices import Portions, StageClock, select_backend, select_device, select_precision
+from .inference import lower_precision, prepare
+from .networks import DEPTH_RANGE_MM, CropPoses, OpenVinoRootPose, RootPoseEstimator
 from .orientation import root_orientation
 from .skeletons import Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
@@ -80,6 +81,7 @@ class Pipeline:
         self.model, self.device, self.precision = model, device, precision
         self.options = options or PipelineOptions()
         self.stage_ms: dict[str, float] = {}  # of the last call
+        self._images_at_once, self._people_at_once = Portions(), Portions()
 
     @classmethod
     def load(
@@ -88,20 +90,27 @@ class Pipeline:
         *,
         device: str = "auto",
         precision: str = "auto",
+        backend: str = "auto",
         detector: str | Detector = "",
         detector_file: Path | None = None,
+        detector_size: int | None = None,
         options: PipelineOptions | None = None,
     ) -> Pipeline:
         """A pipeline with the networks of a weight set.
 
         :param weight_set: a name of the registry, or ``ROOTNET,POSENET`` (two paths).
+        :param backend: torch, openvino, or auto: OpenVINO on a CPU, where it is installed.
         :param detector: a row of ``detectors.DETECTORS`` or a detector, instead of the set's own.
         :param detector_file: weights for that row.
+        :param detector_size: px that the image's shorter side is scaled to for it; None = as the
+            row has it.
         :raises CheckpointError: weights that are unknown, missing, damaged or of another network.
-        :raises DeviceError: a device or precision that is not there.
+        :raises DeviceError: a device, precision or backend that is not there.
+        :raises ValueError: a ``detector_size`` for a detector that has a fixed one.
         """
         torch_device = select_device(device)
         dtype = select_precision(precision, torch_device)
+        runner = select_backend(backend, torch_device, dtype)
         chosen = weights.find(weight_set)
         digest = weights.verify(chosen)
         paths = weights.locate(chosen)
@@ -109,8 +118,20 @@ class Pipeline:
             row = detector or chosen.detector
             if detector_file is None and row == chosen.detector:
                 detector_file = paths.get("detector")
-            detector = build_detector(row, detector_file, device=torch_device, precision=dtype)
-        estimator = chosen.build(paths).to(torch_device).to(memory_format=torch.channels_last)
+            detector = build_detector(
+                row,
+                detector_file,
+                device=torch_device,
+                precision=dtype,
+                backend=runner,
+                min_size=detector_size,
+            )
+        network = prepare(chosen.build(paths), torch_device)
+        estimator: RootPoseEstimator
+        if runner == "openvino":
+            estimator = OpenVinoRootPose(network, chosen.crop.size, dtype)
+        else:
+            estimator = lower_precision(network, dtype)
         return cls(
             detector,
             estimator,
@@ -125,6 +146,12 @@ class Pipeline:
     @property
     def skeleton(self) -> Skeleton:
         return self.estimator.skeleton
+
+    @property
+    def complaint(self) -> str:
+        """What is worse than it could be since these networks were loaded; empty = nothing."""
+        most = self._people_at_once.most
+        return f"memory holds only {most} people at once: slower in crowds" if most else ""
 
     def __call__(
         self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
@@ -159,10 +186,10 @@ class Pipeline:
         """
         clock = StageClock(self.device)
         with self._autocast():
-            detections = self.detector(images) if images else []
+            found = self._images_at_once(lambda part: self.detector(images[part]), len(images))
         clock.lap("detect")
         self.stage_ms = clock.ms
-        return detections
+        return [detections for part in found for detections in part]
 
     @torch.inference_mode()
     def estimate(
@@ -179,26 +206,37 @@ class Pipeline:
             can't be placed, and where its distance is out of range.
         """
         options, clock = self.options, StageClock(self.device)
+        clock.ms |= {"crop": 0.0, "estimate": 0.0}  # where nobody is, too
         batch = self._batch(detections, intrinsics)
-        with self._autocast():
-            seen = self.crop_spec.normalise(
-                crops.crop_people(
-                    images,
-                    batch.boxes,
-                    batch.image_index,
-                    self.crop_spec.size,
-                    self.crop_spec.antialias,
-                )
-            )
-            clock.lap("crop")
-            poses = self.estimator(seen, options.flip_test) if len(seen) else None
-            clock.lap("estimate")
+        looks = self._people_at_once(
+            lambda part: self._look(images, batch.boxes[part], batch.image_index[part], clock),
+            len(batch.boxes),
+        )
         people: list[list[Person | None]] = [[None] * len(found) for found in detections]
-        if poses is not None:
+        if looks:
+            poses = CropPoses(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
             self._place(people, batch, poses, intrinsics, options)
         clock.lap("place")
         self.stage_ms = clock.ms
         return people
+
+    def _look(
+        self,
+        images: Sequence[torch.Tensor],
+        boxes: torch.Tensor,
+        image_index: torch.Tensor,
+        clock: StageClock,
+    ) -> CropPoses:
+        """Poses within the crops of processed boxes."""
+        spec = self.crop_spec
+        with self._autocast():
+            seen = spec.normalise(
+                crops.crop_people(images, boxes, image_index, spec.size, spec.antialias)
+            )
+            clock.lap("crop")
+            poses = self.estimator(seen, self.options.flip_test)
+            clock.lap("estimate")
+        return poses
 
     def _upload(self, image: Image, intrinsics: Intrinsics) -> torch.Tensor:
         tensor = torch.as_tensor(image)

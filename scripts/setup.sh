@@ -194,7 +194,7 @@ install_packages() {
     if [ -n "${NO_TORCH:-}" ]; then
         arguments+=(numpy)
     else
-        arguments+=(--no-build-isolation -e ".[dev,export,fetch,plot,ros,synth,train]")
+        arguments+=(--no-build-isolation -e ".[dev,export,fetch,openvino,plot,ros,synth,train]")
     fi
     key="${arguments[*]} $(cat setup.py requirements/*.txt | digest)"
     if is_done "$STATE/packages" "$key"; then return; fi

@@ -1,0 +1,190 @@
+"""Whatever makes networks faster changes their outputs by no more than it says."""
+
+import copy
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons, TorchvisionPersons
+from mppe_ros.devices import DeviceError, select_backend
+from mppe_ros.inference import fold_batch_norms, lower_precision, prepare
+from mppe_ros.networks import (
+    CropPoses,
+    DisjointRootPose,
+    OpenVinoRootPose,
+    PoseNet,
+    RootNet,
+)
+from mppe_ros.pipeline import Pipeline
+from mppe_ros.skeletons import MUCO_21
+from mppe_ros.structures import Intrinsics
+
+CPU = torch.device("cpu")
+SIZE = 96
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+
+
+def settle(network: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Batch normalisations get the statistics of images, as training gives them."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.bias.data.uniform_(-0.2, 0.2)
+    with torch.no_grad():
+        network.train()(images)
+    return network.eval()
+
+
+def crops(seed: int = 0) -> torch.Tensor:
+    """Three crops that differ: noise of a coarse grain."""
+    grain = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(grain, (SIZE, SIZE), mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(4)
+    root = settle(RootNet("resnet18"), crops())
+    pose = settle(PoseNet(MUCO_21, "resnet18"), crops())
+    return DisjointRootPose(_near_one(root), pose).eval()
+
+
+def _near_one(network: nn.Module) -> nn.Module:
+    """γ as trained networks have it."""
+    network.get_submodule("root.depth_layer").weight.data.mul_(0.1)
+    network.get_submodule("root.depth_layer").bias.data.fill_(1.0)
+    return network
+
+
+def assert_near(found: CropPoses, expected: CropPoses, px: float, share: float) -> None:
+    """:param share: of a depth, which γ is proportional to."""
+    torch.testing.assert_close(found.root_px, expected.root_px, atol=px, rtol=0)
+    torch.testing.assert_close(found.joints_px, expected.joints_px, atol=px, rtol=0)
+    torch.testing.assert_close(found.gamma, expected.gamma, atol=share, rtol=share)
+    # At the distance at which people fill the crop, where a mm is least of the whole.
+    torch.testing.assert_close(found.joints_z_mm, expected.joints_z_mm, atol=2000 * share, rtol=0)
+    torch.testing.assert_close(found.joint_scores, expected.joint_scores, atol=share * 10, rtol=0)
+
+
+@torch.inference_mode()
+def test_folded_networks_say_the_same(network: nn.Module) -> None:
+    folded = prepare(copy.deepcopy(network), CPU)
+    assert_near(folded(crops(1)), network(crops(1)), px=0.1, share=1e-3)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+
+
+@torch.inference_mode()
+def test_hourglasses_fold_where_a_convolution_comes_first() -> None:
+    torch.manual_seed(4)
+    network = settle(PoseNet(MUCO_21, "hourglass2"), crops()[..., :64, :64])
+    folded = prepare(copy.deepcopy(network), CPU)
+    seen = crops(1)[..., :64, :64]
+    expected, found = network.stages(seen)[-1], folded.stages(seen)[-1]
+    torch.testing.assert_close(found, expected, atol=1e-3 * expected.std().item(), rtol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_bfloat16_is_within_a_pixel_and_a_hundredth(network: nn.Module, flip_test: bool) -> None:
+    seen = crops(1)
+    lower = lower_precision(prepare(copy.deepcopy(network), CPU), torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lower(seen, flip_test)
+    assert_near(found, network(seen, flip_test), px=1.0, share=0.01)
+
+
+@needs_openvino
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("precision", "px", "share"), [(torch.float32, 0.1, 1e-3), (torch.bfloat16, 1.0, 0.01)]
+)
+def test_openvino_says_the_same_for_any_number_of_people(
+    network: nn.Module, precision: torch.dtype, px: float, share: float
+) -> None:
+    seen = crops(1)
+    compiled = OpenVinoRootPose(prepare(copy.deepcopy(network), CPU), seen.shape[-1], precision)
+    cases = ((1, False), (3, False), (2, True)) if precision == torch.float32 else ((3, False),)
+    for count, flip_test in cases:
+        found = compiled(seen[:count], flip_test)
+        assert_near(found, network(seen[:count], flip_test), px, share)
+
+
+def test_transposed_convolutions_fold_too() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.ConvTranspose2d(4, 6, 4, 2, 1, bias=False), nn.BatchNorm2d(6))
+    x = torch.randn(2, 4, 8, 8)
+    settle(layers, x)
+    expected = layers(x)
+    fold_batch_norms(layers)
+    assert isinstance(layers[1], nn.Identity)
+    torch.testing.assert_close(layers(x), expected, atol=1e-5, rtol=1e-5)
+
+
+# --- detectors
+
+
+def random_detector(name: str) -> nn.Module:
+    torch.manual_seed(5)
+    network = DETECTORS[name].network().eval().requires_grad_(False)
+    if name.startswith("fasterrcnn"):
+        # Sure of people, or it would find none.
+        network.roi_heads.box_predictor.cls_score.bias.data[1] = 4.0
+    return network
+
+
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3), np.uint8))
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_a_prepared_detector_finds_the_same(backend: str) -> None:
+    network = random_detector("fasterrcnn_mobilenet_v3_large_320_fpn")
+    expected = TorchvisionPersons(copy.deepcopy(network))(IMAGES)
+    found = TorchvisionPersons(prepare(network, CPU), backend=backend)(IMAGES)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one.scores) == len(other.scores) > 0
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-3, rtol=0)
+        torch.testing.assert_close(one.boxes_xywh_px, other.boxes_xywh_px, atol=0.1, rtol=1e-3)
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_openvino_runs_our_own_detector_on_images_of_any_size() -> None:
+    network = random_detector("open_v0")
+    assert isinstance(network, CenterDetector)
+    compiled = CenterPersons(copy.deepcopy(network), backend="openvino").network
+    for height, width in ((96, 128), (160, 96)):
+        images = torch.randn(1, 3, height, width)
+        for found, expected in zip(compiled(images), network(images), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-3)
+
+
+@needs_openvino
+def test_a_pipeline_on_openvino_sees_what_one_on_torch_sees() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+    camera = Intrinsics.from_fov(60, 160, 120)
+    poses = []
+    for backend in ("torch", "openvino"):
+        pipeline = Pipeline.load(device="cpu", backend=backend)
+        pixels = pipeline.upload([image], [camera])
+        boxes = torch.tensor([[20.0, 10, 40, 100], [90, 5, 50, 110]])
+        found = pipeline.detect(pixels)[0]
+        given = type(found)(boxes, torch.ones(2))
+        poses.append(pipeline.estimate(pixels, [camera], [given])[0])
+    for one, other in zip(*poses, strict=True):
+        np.testing.assert_allclose(one.joints_px, other.joints_px, atol=0.1)
+        np.testing.assert_allclose(one.root_mm, other.root_mm, rtol=1e-3)
+
+
+def test_backends_are_chosen_by_name_device_and_precision() -> None:
+    assert select_backend("torch", CPU, torch.float32) == "torch"
+    assert select_backend("auto", torch.device("cuda"), torch.float16) == "torch"
+    installed = find_spec("openvino") is not None
+    assert select_backend("auto", CPU, torch.float32) == ("openvino" if installed else "torch")
+    with pytest.raises(DeviceError, match="backend torch on a GPU"):
+        select_backend("openvino", torch.device("cuda"), torch.float16)
+    with pytest.raises(DeviceError, match="none of auto, torch, openvino"):
+        select_backend("tvm", CPU, torch.float32)
