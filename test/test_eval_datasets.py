@@ -24,8 +24,9 @@ from mppe_ros.evaluation.predictions import (
     TrueBoxes,
     unprocessed,
 )
+from mppe_ros.networks import PoseNet, RootNet
 from mppe_ros.pipeline import Pipeline
-from mppe_ros.skeletons import MUCO_21, MUPOTS_17
+from mppe_ros.skeletons import HUMAN36M_18, MUCO_21, MUPOTS_17
 from mppe_ros.structures import Intrinsics
 
 LENS = Intrinsics(300, 305, 160.5, 119, 320, 240)
@@ -507,6 +508,29 @@ def test_human36m_written_predictions_give_the_same_figures(folders, tmp_path):
     read = figures("human36m", folders["human36m"], "--predictions", out)
     for key in POSE_KEYS:
         assert read[key] == pytest.approx(ran[key], rel=1e-5), key
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Untrained networks as the reference release saves them, 18 joints; no detector of theirs is
+    on this machine."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    networks = {"root": RootNet("resnet18"), "pose": PoseNet(HUMAN36M_18, "resnet18")}
+    for name, network in networks.items():
+        state = {f"module.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"network": state}, folder / f"{name}.pth.tar")
+    return "--rootnet", folder / "root.pth.tar", "--posenet", folder / "pose.pth.tar"
+
+
+def test_in_given_boxes_no_detector_is_loaded_and_the_thorax_helps_to_align(
+    folders, checkpoints, monkeypatch
+):
+    monkeypatch.setattr("mppe_ros.pipeline.build_detector", None)
+    result = figures("human36m", folders["human36m"], "--protocol", 1, "--boxes", "truth",
+                     *checkpoints, "--every", 4, "--device", "cpu")  # fmt: skip
+    assert result["variant"]["aligned_on_joints"] == 18
+    assert len(result["joints"]) == 17 and "Thorax" not in result["joints"]
 
 
 def test_human36m_oracles_and_detector(folders):

@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from .. import media, weights
-from ..detectors import DETECTORS, SCORE_THRESHOLD
+from ..detectors import DETECTORS, SCORE_THRESHOLD, Detector
 from ..evaluation import photos as photos_
 from ..evaluation import roots as roots_
 from ..evaluation import synthetic as scenes_
@@ -80,7 +80,7 @@ def load_pipeline(
     weight_set: str,
     rootnet: Path | None,
     posenet: Path | None,
-    detector: str | None,
+    detector: str | Detector | None,
     detector_weights: Path | None,
     threshold: float,
     flip_test: bool,

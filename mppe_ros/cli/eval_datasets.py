@@ -16,7 +16,7 @@ from ..datasets.boxes import read_boxes
 from ..datasets.human36m import Human36M
 from ..datasets.mupots import MuPoTS
 from ..datasets.pw3d import Pw3d
-from ..detectors import SCORE_THRESHOLD
+from ..detectors import SCORE_THRESHOLD, FixedBoxes
 from ..evaluation import curves, release, single
 from ..evaluation import human36m as human36m_
 from ..evaluation import mupots as mupots_
@@ -80,7 +80,9 @@ class _Job:
                 [row for row, image in enumerate(dataset.image_names) if image in wanted]
             )
         source = self._source(dataset)
-        pipeline = load_pipeline(**self.options)
+        # Where boxes are given, nobody should have to download a detector.
+        detector = self.options["detector"] if source is None else FixedBoxes([])
+        pipeline = load_pipeline(**{**self.options, "detector": detector})
         each = Runner(pipeline, self.roots, source)(dataset, images)
         bar = tqdm(each, total=len(images), disable=None, unit="image")
         return pipeline, dataset, [one for of_image in bar for one in of_image]
