@@ -17,6 +17,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -430,10 +432,20 @@ def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     to whole pixels, and its antialiasing blurs more than the network was trained with) and
     enlarges bilinearly.
     """
+    if size[0] < batch.shape[1] and size[1] < batch.shape[2] and batch.device.type == "cpu":
+        # OpenCV itself, which takes a fraction of the time.
+        shrunk = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_AREA)
+                  for image in batch]  # fmt: skip
+        return torch.from_numpy(np.stack(shrunk)).float()
     if size[0] * size[1] < batch.shape[1] * batch.shape[2]:
-        return _shrink(_shrink(batch, size[0], 1), size[1], 2).round()
+        return area_means(batch, size)
     channels_first = batch.permute(0, 3, 1, 2).float()
     return F.interpolate(channels_first, size, mode="bilinear").round().permute(0, 2, 3, 1)
+
+
+def area_means(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """What :func:`resize_area` does to large images, on any device."""
+    return _shrink(_shrink(batch, size[0], 1), size[1], 2).round()
 
 
 def _shrink(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:

@@ -31,6 +31,7 @@ from mppe_ros.detectors import (
     Detector,
     FixedBoxes,
     NetworkDetector,
+    area_means,
     build_detector,
     fetch,
     resize_area,
@@ -510,5 +511,6 @@ def test_autocast_around_a_detector_changes_nothing(open_v0: Detector) -> None:
 def test_shrinking_equals_opencvs_inter_area(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     expected = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_AREA)
-    shrunk = resize_area(torch.from_numpy(noise)[None], size)[0].numpy()
-    assert np.abs(shrunk - expected).max() <= 1  # ties may round either way
+    for resize in (resize_area, area_means):
+        shrunk = resize(torch.from_numpy(noise)[None], size)[0].numpy()
+        assert np.abs(shrunk - expected).max() <= 1  # ties may round either way
