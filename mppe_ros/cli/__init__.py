@@ -14,9 +14,11 @@ from ..media import MediaError
 from ..results import ResultsError
 from ..structures import IntrinsicsError
 from ..synthetic.cli import synth
+from .bench import bench
 from .data import data
 from .eval import eval_
 from .eval_datasets import human36m, mupots, pw3d
+from .eval_tracking import tracking
 from .run import run
 from .train import train
 from .view import view
@@ -45,8 +47,9 @@ def main() -> None:
     """Absolute 3D human poses from a single camera (3DMPPE)."""
 
 
-for command in (human36m, mupots, pw3d):
+for command in (human36m, mupots, pw3d, tracking):
     eval_.add_command(command)
+main.add_command(bench)
 main.add_command(data)
 main.add_command(eval_)
 main.add_command(run)

@@ -24,11 +24,15 @@ from ..sequence import DETECTION_INTERVAL, PoseSequence
 from ..structures import FloatArray, Person, TrackState
 from . import metrics
 from .joints import LIMBS_13, PELVIS, in_order
+from .matching import TruthError
 from .methods import boxes_of
 from .report import Column, markdown
-from .truth import Photo, PhotoSet
+from .truth import Photo, PhotoSet, read_photo_set
 
-REQUIREMENT = "trackeval>=1.3"
+# It asks for libraries that none of this needs, among them an OpenCV that would replace ours.
+REQUIREMENT = "--no-deps 'trackeval>=1.3'"
+# Films of the generator's test split, with crossings and occlusions.
+FILMS = Path(__file__).parent.parent / "resources" / "tracking"
 # A root farther away than this is another's.
 MAX_DISTANCE_M = 0.5
 # Of a person who is going somewhere; standing people sway.
@@ -106,6 +110,18 @@ def run(
         instants.append(Instant(photo, tuple(people), tuple(raw), innovations, sequence.detected))
         tick()
     return Take(film, tuple(instants), seconds)
+
+
+def read(folder: Path) -> list[PhotoSet]:
+    """The films of a folder: as `mppe synth clips` writes them, or a JSON file and a video each.
+
+    :raises TruthError: no film there, or a broken one.
+    """
+    paths = sorted(folder.glob("*/truth.json")) or sorted(folder.glob("*.json"))
+    films = [film for film in map(read_photo_set, paths) if film.fps > 0]
+    if not films:
+        raise TruthError(f"{folder}: no film there, as 'mppe synth clips' writes them")
+    return films
 
 
 # --- who is who ----------------------------------------------------------------------------------
