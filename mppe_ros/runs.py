@@ -116,6 +116,7 @@ class Run:
     :param store: keeps what the networks saw, and knows what they saw before.
     :param part: which of how many parts of each input, from 1.
     :param seconds: of each film.
+    :param stopped: asked before each image whether that was all.
     :param report: receives a sentence about each damaged image, and about assumed cameras.
 
     ``failed`` counts the images that could not be read.
@@ -131,9 +132,11 @@ class Run:
         track: bool = True,
         part: tuple[int, int] = (1, 1),
         seconds: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._estimator, self._camera, self._report = estimator, camera, report
         self._store, self._track, self._part, self._seconds = store, track, part, seconds
+        self._stopped = stopped
         self._said: set[str] = set()
         self.failed = 0
 
@@ -152,6 +155,8 @@ class Run:
         wanted = None if one.count is None else part_of(one.count, self._part)
         with one.open() as source:
             for shot in source.shots():
+                if self._stopped():
+                    return
                 if self._seconds is not None and one.is_film and shot.time_s >= self._seconds:
                     return
                 # A container may hold more frames than it says: the last part takes them.

@@ -124,6 +124,7 @@ import mppe_ros, mppe_ros.skeletons
 from mppe_ros.msg import Joint3D, Pose3D, Pose3DArray
 pose = Pose3D(track_id=7, joints=[Joint3D(status=Joint3D.TRUNCATED)])
 array = Pose3DArray(poses=[pose], joint_names=["pelvis"])
+assert mppe_ros.Intrinsics is __import__("mppe_ros.structures").structures.Intrinsics
 assert array.poses[0].joints[0].status == 2 and Pose3DArray.INTRINSICS_ASSUMED == 1
 print(mppe_ros.skeletons.__file__)
 """
@@ -192,6 +193,7 @@ def test_pip_install(tmp_path: Path) -> None:
          "--no-index", "--disable-pip-version-check", "--target", target, source])
 
     assert files_below(source / "mppe_ros") <= files_below(target / "mppe_ros")
+    assert files_below(source / "msg") == files_below(target / "share" / "mppe_ros" / "msg")
     (distribution,) = metadata.distributions(path=[str(target)])
     (command,) = distribution.entry_points.select(group="console_scripts")
     assert (command.name, command.value) == ("mppe", "mppe_ros.cli:main")

@@ -175,6 +175,7 @@ def run(
         if out is not None:
             store = EstimateStore(out / "estimates", shard, settings, resume)
             stack.enter_context(store)
+        signals = stack.enter_context(_Signals(any(one.live for one in found)))
         job = Run(
             estimator,
             camera,
@@ -183,17 +184,16 @@ def run(
             track=not no_tracking,
             part=shard,
             seconds=seconds,
+            stopped=lambda: signals.stopped,
         )
         outputs = _Outputs(found, out, saved or (OVERLAY,), as_json, shard != (1, 1))
-        stack.enter_context(_terminated_as_interrupted())
         try:
             _look(job, found, outputs, report, given)
         except KeyboardInterrupt:
             report.close()
-            if not any(one.live for one in found):
-                again = "The same with --resume goes on" if out else "With --out it could go on"
-                click.echo(f"Interrupted after {report.done} images. {again}.", err=True)
-                context.exit(_INTERRUPTED)
+            again = "The same with --resume goes on" if out else "With --out it could go on"
+            click.echo(f"Interrupted after {report.done} images. {again}.", err=True)
+            context.exit(_INTERRUPTED)
         outputs.finish()
     if job.failed:
         noun = "photos" if all(not one.is_film for one in found) else "images"
@@ -359,17 +359,30 @@ class _LiveOutputs:
         self._outputs.write(poses.record, looked.shot, looked.read(), poses.intrinsics)
 
 
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class _Signals:
+    """Ctrl-C and SIGTERM interrupt a run; they end that of a camera, whose films are complete."""
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._before: dict[int, Any] = {}
+        self.stopped = False
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, *_: object) -> None:
+        # Who is asked twice has no time to end in order.
+        if self._live and not self.stopped:
+            self.stopped = True
+        else:
+            raise KeyboardInterrupt
 
 
 def _check_camera(
