@@ -10,23 +10,17 @@ Listens to ``mppe/poses``, the pose node's own name for its poses in the same na
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-import rclpy
 from geometry_msgs.msg import PoseArray, TransformStamped
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 
 from mppe_ros.msg import Pose3D, Pose3DArray
 
+from . import executables
 from .declaration import Parameter
 
 NODE_NAME = "pose_bridge"
@@ -58,7 +52,6 @@ SKELETON2D = (
     (), (), (), (),
 )  # fmt: skip
 
-_SPIN_PERIOD_S = 0.2  # often enough to notice a stop soon
 
 
 class BridgeError(RuntimeError):
@@ -257,22 +250,9 @@ class PoseBridge(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Runs until a signal comes; 0, or 1 with one sentence that says why."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = PoseBridge()
-    except KeyboardInterrupt:
-        rclpy.try_shutdown()
-        return 0
-    except (RuntimeError, ValueError, ParameterException) as error:
-        get_logger(NODE_NAME).fatal(f"cannot start: {error}")
-        rclpy.try_shutdown()
-        return 1
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while True:
-            executor.spin_once(_SPIN_PERIOD_S)
-    node.destroy_node()
-    rclpy.try_shutdown()
+    return executables.run(NODE_NAME, PoseBridge, _work, args=args)
+
+
+def _work(node: PoseBridge) -> int:
+    executables.spin(node)
     return 0

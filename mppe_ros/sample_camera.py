@@ -8,29 +8,23 @@ overridden (``-p qos_overrides./image_raw.publisher.reliability:=best_effort``).
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
-from rclpy.signals import SignalHandlerOptions
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from . import executables
 from .conversions import image_message
 from .declaration import Parameter
 from .media import Frame, MediaError, Rgb, open_media
@@ -64,7 +58,6 @@ PARAMETERS = (
     ),
 )
 
-_SPIN_PERIOD_S = 0.2  # often enough to notice a stop soon
 _WAIT_PERIOD_S = 0.05
 # Subscribers may learn of the match a little later than the publisher does.
 _SETTLE_S = 1.0
@@ -326,29 +319,11 @@ def _calibration(settings: dict[str, Any], source: str | Path) -> Calibration:
 
 def main(args: list[str] | None = None) -> int:
     """Runs until the source ends or a signal comes; 0, or 1 with one sentence that says why."""
-    # Not rclpy's handlers: they end all communication before the last image has arrived.
-    # SIGINT too: a shell's background job starts with it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = SampleCamera()
-    except KeyboardInterrupt:
-        rclpy.try_shutdown()
-        return 0
-    # MediaError, IntrinsicsError and CameraError are ValueErrors; the others are rclpy's.
-    except (ValueError, RuntimeError, ParameterException, InvalidQosOverridesError) as error:
-        get_logger(NODE_NAME).fatal(f"cannot start: {error}")
-        rclpy.try_shutdown()
-        return 1
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not node.finished:
-            executor.spin_once(_SPIN_PERIOD_S)
-    with suppress(KeyboardInterrupt):
-        node.close()
-    if node.error is not None:
-        node.get_logger().fatal(f"stopped: {node.error}")
-    rclpy.try_shutdown()
-    return 0 if node.error is None else 1
+    return executables.run(NODE_NAME, SampleCamera, _work, SampleCamera.close, args)
+
+
+def _work(camera: SampleCamera) -> int:
+    executables.spin(camera, until=lambda: camera.finished)
+    if camera.error is not None:
+        camera.get_logger().fatal(f"stopped: {camera.error}")
+    return 0 if camera.error is None else 1

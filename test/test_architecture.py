@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
-     "image_messages", "inference"),
+     "image_messages", "inference", "executables"),
     ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info",
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results"),
     ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets",
@@ -23,7 +23,7 @@ LAYERS = (
     ("estimator",),
     ("runs",),
     (
-        "evaluation", "synthetic", "training",
+        "evaluation", "synthetic", "training", "benchmark",
         "conversions", "parameters", "synchronisation",
     ),
     ("processing", "subscriptions", "outputs"),
@@ -32,7 +32,7 @@ LAYERS = (
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROS_MODULES = {
-    "bridge", "conversions", "declaration", "demo", "node", "outputs",
+    "bridge", "conversions", "declaration", "demo", "executables", "node", "outputs",
     "parameters", "processing", "sample_camera", "subscriptions", "synchronisation",
 }  # fmt: skip
 
