@@ -196,7 +196,9 @@ install_packages() {
     else
         arguments+=(--no-build-isolation -e ".[dev,export,fetch,openvino,plot,ros,synth,train]")
     fi
-    key="${arguments[*]} $(cat setup.py requirements/*.txt | digest)"
+    # It asks for another OpenCV, which would replace ours, and uses none where we use it.
+    local without_dependencies="trackeval>=1.3"
+    key="${arguments[*]} $without_dependencies $(cat setup.py requirements/*.txt | digest)"
     if is_done "$STATE/packages" "$key"; then return; fi
 
     say "installing packages into .venv"
@@ -207,6 +209,7 @@ install_packages() {
     # To build our own package with: new enough to do it without "wheel", old enough for colcon.
     pip_install "setuptools>=70.1,<80"
     pip_install "${arguments[@]}"
+    if [ -z "${NO_TORCH:-}" ]; then pip_install --no-deps "$without_dependencies"; fi
     if [ "$ros_from" = wheels ]; then
         "$VENV/bin/python" scripts/fix_cmake_paths.py \
             || die paths "the wheels' CMake files could not be fixed" "remove .venv, then run this again"
