@@ -537,13 +537,16 @@ class LiteRootPose(_UnitRootPose):
         return _UnitPoses(root, gamma, joints, scores)
 
 
-class OpenVinoRootPose:
+class OpenVinoRootPose(nn.Module):
     """Any of the networks above, run by OpenVINO.
 
     :param size: of the crops, px.
     """
 
-    def __init__(self, network: _CellRootPose | _UnitRootPose, size: int, precision: torch.dtype):
+    def __init__(
+        self, network: _CellRootPose | _UnitRootPose, size: int, precision: torch.dtype
+    ) -> None:
+        super().__init__()
         self.skeleton, self._network = network.skeleton, network
         self._size, self._precision = size, precision
         self._compiled: dict[bool, OpenVino] = {}
@@ -555,7 +558,7 @@ class OpenVinoRootPose:
         network = _Bound(self._network, flip_test)
         self._compiled[flip_test] = OpenVino(network, [example], [0], self._precision)
 
-    def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
         """As RootPoseEstimator; the first flip test waits some seconds for its network."""
         if flip_test not in self._compiled:
             self._compile(flip_test)
