@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from .camera_info import RECTIFICATIONS
 from .declaration import Parameter, Value
-from .devices import PRECISIONS
+from .devices import BACKENDS, PRECISIONS
 from .pipeline import PipelineOptions
 from .sequence import DETECTION_INTERVAL
 from .smoothing import SmoothingOptions
@@ -42,7 +42,19 @@ class Settings:
 
     weights: str = _row(DEFAULT_WEIGHTS, "Weight set, see `mppe weights list`.", read_only=True)
     detector: str = _row("", "Detector of people; empty = the weight set's own.", read_only=True)
+    detector_size: int = _row(
+        0,
+        "The image's shorter side for the detector, px; 0 = as it was trained.",
+        bounds=(0, 4000),
+        read_only=True,
+    )
     device: str = _row("auto", "auto, cpu, cuda or cuda:N.", read_only=True)
+    backend: str = _row(
+        "auto",
+        "What runs the networks; auto = OpenVINO on a CPU, where it is installed.",
+        choices=BACKENDS,
+        read_only=True,
+    )
     precision: str = _row(
         "auto",
         "Type that the networks compute in; auto = fp16 on a GPU, fp32 on a CPU.",

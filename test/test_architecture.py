@@ -28,12 +28,12 @@ LAYERS = (
     ),
     ("processing", "subscriptions", "outputs"),
     ("cli", "node", "sample_camera", "bridge"),
-    ("demo",),
+    ("demo", "dds_benchmark"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROS_MODULES = {
-    "bridge", "conversions", "declaration", "demo", "executables", "node", "outputs",
-    "parameters", "processing", "sample_camera", "subscriptions", "synchronisation",
+    "bridge", "conversions", "dds_benchmark", "declaration", "demo", "executables", "node",
+    "outputs", "parameters", "processing", "sample_camera", "subscriptions", "synchronisation",
 }  # fmt: skip
 
 
