@@ -2,7 +2,8 @@
 
 ``python -m mppe_ros.dds_benchmark WEIGHTS PRECISION DEVICE BACKEND`` prints a line of JSON.
 
-Images are the sample clip's first frame, 640x480, where the embedded set sees four people. They are serialised beforehand, so that this process, the camera, costs the node little.
+Images are the sample clip's first frame, 640x480, where the embedded set sees four people. They
+are serialised beforehand, so that this process, the camera, costs the node little.
 """
 
 from __future__ import annotations
