@@ -83,7 +83,7 @@ function drawScene(frame, index) {
   ], {
     ...LAYOUT, margin: {l: 0, r: 0, t: 0, b: 0},
     scene: {
-      aspectmode: "data", camera: {eye: {x: -0.6, y: -1.2, z: 0.6}},
+      aspectmode: "data", camera: {eye: {x: -0.9, y: -1.5, z: 0.8}},
       xaxis: axis("x, m", {range: xs}), yaxis: axis("z (ahead), m", {range: zs}),
       zaxis: axis("up, m", {range: [Math.min(ups[0], -0.5), Math.max(ups[1], 0.5)]}),
     },
