@@ -7,8 +7,8 @@ import numpy as np
 from .structures import FloatArray, Intrinsics
 
 # How far the body reaches beyond its outermost joints: left, top, right, bottom, as shares of the
-# joints' larger side (generated people; docs/tracking.md).
-_USUAL_MARGINS = np.array([0.06, 0.08, 0.06, 0.05])
+# joints' larger side. Medians of Human3.6M's 17 joints in the films of `mppe eval tracking`.
+_USUAL_MARGINS = np.array([0.05, 0.02, 0.05, 0.06])
 _LEAST_MARGIN, _GREATEST_MARGIN = -0.4, 0.3
 # Of the newest box, in the running mean of margins.
 _LEARNING_RATE = 0.5

@@ -17,8 +17,7 @@ import numpy as np
 from .structures import FloatArray
 
 # Spectral density of people's acceleration, mm²/s³: a walker's velocity changes by 0.5 m/s within
-# a second. Together with the sway the best for the velocity of generated walkers
-# (docs/tracking.md has the trials).
+# a second. Together with the sway the least velocity error on the paths of generated walkers.
 ACCELERATION_MM2_S3 = 0.25e6
 SWAY_MM = 25.0  # standard deviation, each axis
 SWAY_TIME_S = 0.1  # after which it has forgotten itself to 37 %

@@ -39,7 +39,7 @@ _GATE = 16.27
 _JOINT_SCALE_MM = 300.0
 _MAX_COST = 2.4
 # Of the root's variance, what is new in each image: the network errs the same way in successive
-# images, and only the rest averages out (docs/tracking.md has the measurement).
+# images, and only the rest averages out (measured by `mppe eval tracking`: docs/tracking.md).
 FRESH_SHARE = 0.05
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
 _SAME_POSE = 0.12

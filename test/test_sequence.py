@@ -15,6 +15,7 @@ from mppe_ros.evaluation import tracking
 from mppe_ros.evaluation.truth import Photo
 from mppe_ros.sequence import PoseSequence
 from mppe_ros.structures import Tracking, TrackState
+from mppe_ros.tracking import FRESH_SHARE
 
 SEEDS = (0, 1, 3)
 
@@ -154,6 +155,10 @@ def test_ids_are_kept_through_crossings(result):
 def test_poses_are_as_good_as_with_the_detector_at_every_image(result):
     assert result[0]["mpjpe_ratio_to_every_frame"] < 1.02
     assert result[0]["detector_share_of_frames"] < 0.5
+
+
+def test_the_share_of_new_noise_is_found_again(result):
+    assert result[0]["fresh_share"] == pytest.approx(FRESH_SHARE, rel=0.6)
 
 
 def test_the_figures_are_those_of_each_film_too(result):

@@ -259,6 +259,36 @@ def _places_m(photo: Photo, film: PhotoSet, camera_known: bool) -> dict[int, Flo
     return {person.track_id: root for person, root in zip(everybody, roots, strict=True)}
 
 
+def fresh_share(takes: Sequence[Take]) -> float | None:
+    """Of the variance of the roots' distance, what is new in each image: half of that of the
+    difference of successive errors. By medians, as some errors are of another person."""
+    errors: list[float] = []
+    changes: list[float] = []
+    for take in takes:
+        before: dict[int, float] = {}
+        for instant in take.instants:
+            now = _distance_errors(instant, take.film)
+            errors += now.values()
+            changes += [now[key] - before[key] for key in now.keys() & before.keys()]
+            before = now
+    if not changes:
+        return None
+    return float(np.median(np.abs(changes)) ** 2 / (2 * np.median(np.abs(errors)) ** 2))
+
+
+def _distance_errors(instant: Instant, film: PhotoSet) -> dict[int, float]:
+    """Of what the networks said, as a fraction of the true distance, by true id."""
+    true_m = np.linalg.norm(roots_mm(instant.photo, film), axis=1)
+    owners = _owners(instant.raw, instant.photo)
+    return {
+        instant.photo.people[owner].track_id: float(
+            np.linalg.norm(person.root_mm) / true_m[owner] - 1
+        )
+        for person, owner in zip(instant.raw, owners, strict=True)
+        if owner >= 0
+    }
+
+
 # --- pose ----------------------------------------------------------------------------------------
 
 
@@ -267,13 +297,7 @@ def pose_errors(pipeline: Pipeline, take: Take) -> dict[tuple[int, int], float]:
     errors = {}
     for index, instant in enumerate(take.instants):
         people = [person for person in instant.people if _seen(person)]
-        owners = metrics.match_detections(
-            boxes_of(people),
-            np.array([person.score for person in people]),
-            boxes_of(instant.photo.people),
-            boxes_of(instant.photo.ignored),
-        )
-        for person, owner in zip(people, owners, strict=True):
+        for person, owner in zip(people, _owners(people, instant.photo), strict=True):
             if owner < 0:
                 continue
             truth = instant.photo.people[owner]
@@ -282,6 +306,14 @@ def pose_errors(pipeline: Pipeline, take: Take) -> dict[tuple[int, int], float]:
                 in_order(truth.joints_mm, take.film.joint_names, LIMBS_13.joint_names),
             )
     return errors
+
+
+def _owners(people: Sequence[Person], photo: Photo) -> metrics.IntArray:
+    """(P,) whom each shows, by the boxes; negative = nobody that counts."""
+    scores = np.array([person.score for person in people])
+    return metrics.match_detections(
+        boxes_of(people), scores, boxes_of(photo.people), boxes_of(photo.ignored)
+    )
 
 
 def _seen(person: Person) -> bool:
@@ -326,6 +358,7 @@ def _figures(
         "velocity_rmse_mps": _rms(errors[errors[:, 0] >= WALKING_MPS, 1]),
         "velocity_rmse_standing_mps": _rms(errors[errors[:, 0] < WALKING_MPS, 1]),
         "nis": float(np.mean(innovations)) / 3 if innovations else None,
+        "fresh_share": fresh_share([every for _, every in pairs]),
         **_pose_figures(pipeline, pairs),
         "detector_share_of_frames": float(np.mean([one.detected for one in instants])),
         "fps": len(instants) / sum(take.seconds for take in takes),
