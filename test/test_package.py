@@ -1,10 +1,11 @@
-"""The packaging: version, messages, colcon build, `pip install .`, the set-up's error messages."""
+"""The packaging: version, messages, colcon build, the wheel, the set-up's error messages."""
 import os
 import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -183,17 +184,53 @@ def files_below(folder: Path) -> set[Path]:
     }
 
 
-# --- pip install . -----------------------------------------------------------------------------
+# --- the wheel ---------------------------------------------------------------------------------
+
+USE_LIBRARY = """
+import sys
+for name in ("rclpy", "sensor_msgs", "std_msgs", "geometry_msgs"):
+    sys.modules[name] = None
+import numpy as np
+from mppe_ros import PoseEstimator
+from mppe_ros import bags, cli
+from mppe_ros.synthetic import kernel
+from mppe_ros.training.config import PRESETS
+assert kernel.SOURCE.is_file() and list(PRESETS.glob("*.yaml"))
+assert bags.message_folder().is_relative_to(sys.argv[1])
+assert len(PoseEstimator(device="cpu")(np.zeros((96, 128, 3), np.uint8), fov_deg=60)) == 0
+print(cli.__file__)
+"""
 
 
-def test_pip_install(tmp_path: Path) -> None:
-    source = copy_source(tmp_path / "source")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = copy_source(folder / "source")
+    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--no-index", "--disable-pip-version-check", "--wheel-dir", folder, source])
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_is_for_every_machine_and_has_every_file(wheel: Path) -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert wheel.name == f"mppe_ros-{package.findtext('version')}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    source = wheel.parent / "source" / "mppe_ros"
+    assert {f"mppe_ros/{path.as_posix()}" for path in files_below(source)} <= names
+    assert "mppe_ros/py.typed" in names
+    for message in CONTRACT:  # bags carry them
+        assert any(name.endswith(f"/share/mppe_ros/msg/{message}.msg") for name in names)
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_pip_install(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-         "--no-index", "--disable-pip-version-check", "--target", target, source])
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+         "--disable-pip-version-check", "--target", target, wheel])
 
-    assert files_below(source / "mppe_ros") <= files_below(target / "mppe_ros")
-    assert files_below(source / "msg") == files_below(target / "share" / "mppe_ros" / "msg")
+    assert files_below(ROOT / "msg") == files_below(target / "share" / "mppe_ros" / "msg")
     (distribution,) = metadata.distributions(path=[str(target)])
     (command,) = distribution.entry_points.select(group="console_scripts")
     assert (command.name, command.value) == ("mppe", "mppe_ros.cli:main")
@@ -201,6 +238,12 @@ def test_pip_install(tmp_path: Path) -> None:
     assert {"torch", "torchvision", "numpy", "safetensors"} <= required
     # The library is free of ROS: nothing that only a ROS 2 installation brings.
     assert not {name for name in required if "rcl" in name or name.startswith("ros-")}
+
+    used = run(
+        [sys.executable, "-c", USE_LIBRARY, target],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)},
+    )
+    assert Path(used.stdout.splitlines()[-1]) == target / "mppe_ros" / "cli" / "__init__.py"
 
 
 # --- the set-up says what is missing -----------------------------------------------------------
