@@ -161,7 +161,7 @@ def _seen_through(window: Window, full: Calibration, source: ImageSource) -> Int
 def _raw(info: CameraInfo) -> Calibration:
     """K and D: the camera's own picture."""
     fx, skew, cx, _, fy, cy, *_ = (float(value) for value in info.k)
-    if abs(skew) > _MAX_SKEW * abs(fx):
+    if not abs(skew) <= _MAX_SKEW * abs(fx):  # NaN too
         raise IntrinsicsError(f"K has a skew of {skew} px: calibrate without")
     model = info.distortion_model.lower()
     model = MODEL_ALIASES.get(model, model)

@@ -104,6 +104,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether a GPU failed in a way that may have spoilt it for the rest of the process."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 class Portions:
     """Work on many items at once, in portions as large as memory allows.
 
@@ -141,7 +146,8 @@ def release_memory() -> None:
     """Gives what deleted networks occupied back to the system, as far as it takes it."""
     gc.collect()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # of a device that was lost
+            torch.cuda.empty_cache()
     # glibc keeps freed memory to itself; other C libraries have no such function.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

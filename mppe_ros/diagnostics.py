@@ -76,6 +76,7 @@ class Situation:
     enabled: bool = True
     watched: bool = False  # somebody subscribes to an output
     silence: str = ""  # what the camera fails to send
+    doubt: str = ""  # what may be wrong with what it sends
     values: Mapping[str, str] = field(default_factory=dict)  # device, weights, precision
 
 
@@ -150,8 +151,8 @@ def _verdict(
         return Level.OK, "idle: nobody subscribes to poses, markers or debug image"
     if not recent.processed:
         return Level.OK, "waiting for the first result"
-    if stats.complaint:
-        return Level.WARN, stats.complaint
+    if complaint := stats.complaint or situation.doubt:
+        return Level.WARN, complaint
     return Level.OK, f"{recent.processed / period_s:.1f} images/s, {stats.people} people"
 
 

@@ -7,29 +7,20 @@ processes it and publishes. What is computed lives in modules that know no node.
 from __future__ import annotations
 
 import itertools
-import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.qos_overriding_options import InvalidQosOverridesError
-from rclpy.signals import SignalHandlerOptions
-from rclpy.time import Time
 from std_srvs.srv import SetBool, Trigger
 
-from . import parameters
+from . import executables, parameters
 from .conversions import message_from_record
-from .devices import release_memory
+from .devices import is_device_lost, release_memory
 from .diagnostics import Diagnostics, Situation, Stats
 from .frames import FrameError, TransformLookup
 from .image_messages import ConversionError
@@ -39,18 +30,17 @@ from .processing import Fusion, Processor, Seen, Tracks
 from .records import INTRINSICS_ASSUMED, present
 from .structures import IntrinsicsError
 from .subscriptions import CameraSubscriptions, image_topic
-from .synchronisation import Frame
+from .synchronisation import Frame, message_time_ns
 from .throttle import Throttle
 from .worker import Worker
 
 NODE_NAME = "mppe"
 
-# Often enough to notice a stop soon, seldom enough to cost nothing.
-_SPIN_PERIOD_S = 0.2
 # A job that takes longer is left behind when the node ends or is cleaned up.
 _STOP_TIMEOUT_S = 1.0
 _DIAGNOSTICS_PERIOD_S = 1.0
 _REPEAT_S = 10.0  # the same complaint comes no more often
+_LONGEST_TEXT = 1000  # characters of a complaint
 
 
 class PoseNode(LifecycleNode):
@@ -67,6 +57,8 @@ class PoseNode(LifecycleNode):
         self._camera: CameraSubscriptions | None = None  # from activate to deactivate
         self._enabled = True
         self._problem = ""  # why the last transition failed
+        self._device_lost = False  # and the networks have to be loaded anew
+        self._makeshift = ""  # how the device that was asked for is done without
         self._throttle = Throttle(_REPEAT_S)
         self._outputs = Outputs(self)
         # One thread for the node's life: a slow image cannot end up beside the next session's.
@@ -138,22 +130,47 @@ class PoseNode(LifecycleNode):
 
     def _load(self) -> None:
         settings = self.settings
+        if settings.output_frame or settings.tracking_frame:
+            self._lookup = TransformLookup(self)
+        self._device_lost, self._makeshift = False, ""
+        self._load_networks(settings.device)
+
+    def _load_networks(self, device: str) -> None:
+        settings = self.settings
         self.get_logger().info(f"loading weights {settings.weights}")
         started_s = time.monotonic()
         pipeline = Pipeline.load(
             settings.weights,
-            device=settings.device,
+            device=device,
             precision=settings.precision,
+            backend=settings.backend,
             detector=settings.detector,
+            detector_size=settings.detector_size or None,
             options=settings.pipeline_options,
         )
-        if settings.output_frame or settings.tracking_frame:
-            self._lookup = TransformLookup(self)
         self._processor = Processor(pipeline, settings, self._lookup, self._ids)
         self.get_logger().info(
             f"loaded in {time.monotonic() - started_s:.1f} s: "
             + ", ".join(f"{name} {value}" for name, value in _describe(pipeline).items())
         )
+
+    def _replace_device(self) -> None:
+        """Networks whose device was lost are loaded anew: there, or where any will do on the CPU.
+
+        A GPU's fault may spoil it for the rest of this process.
+        """
+        self._device_lost = False
+        for device in dict.fromkeys([self.settings.device, "cpu"]):
+            if device != self.settings.device and self.settings.device != "auto":
+                break
+            try:
+                self._load_networks(device)
+            except Exception as error:
+                self._complain(f"networks cannot be loaded anew on device {device}: {error}")
+                continue
+            if device != self.settings.device:
+                self._makeshift = "the GPU was lost, the CPU is slower: restart the node"
+            return
 
     def _unload(self) -> None:
         if not self._worker.wait_idle(_STOP_TIMEOUT_S):
@@ -230,6 +247,8 @@ class PoseNode(LifecycleNode):
 
     def _watch(self) -> None:
         """Reports on /diagnostics, and a silent camera in the log too."""
+        if self._device_lost and self._processor:
+            self._replace_device()
         camera, processor = self._camera, self._processor
         situation = Situation(
             state=self._state,
@@ -237,10 +256,11 @@ class PoseNode(LifecycleNode):
             enabled=self._enabled,
             watched=self._outputs.wanted,
             silence=camera.silence if camera else "",
+            doubt=camera.doubt if camera else "",
             values=_describe(processor.pipeline) if processor else {},
         )
-        if situation.silence:
-            self._warn(situation.silence)
+        for text in filter(None, (situation.silence, situation.doubt)):
+            self._warn(text)
         report = self._diagnostics.report(time.monotonic(), self.stats, situation)
         record = report.record(
             name=f"{self.get_fully_qualified_name()}: people",
@@ -270,6 +290,8 @@ class PoseNode(LifecycleNode):
         assumed = seen.record["intrinsics_source"] == INTRINSICS_ASSUMED
         self.stats.people = len(present(seen.record))
         self.stats.complaint = ""
+        if complaint := self._makeshift or seen.complaint:
+            self._complain(complaint)
         self.stats.age_ms = self._age_s(frame) * 1e3
         self.stats.stage_ms = {**seen.stage_ms, "publish": publish_ms}
         self.stats.intrinsics = "assumed" if assumed else "calibrated"
@@ -288,7 +310,7 @@ class PoseNode(LifecycleNode):
 
     def _note_tracks(self, tracks: Tracks) -> None:
         self.stats.tracks = tracks.people
-        if tracks.notice:
+        if tracks.notice and self._throttle.allows(tracks.notice):
             self.get_logger().info(f"{tracks.notice}: people get new ids")
         if tracks.complaint:
             self._complain(tracks.complaint)
@@ -298,8 +320,8 @@ class PoseNode(LifecycleNode):
         self._warn(text)
 
     def _age_s(self, frame: Frame) -> float:
-        age = self.get_clock().now() - Time.from_msg(frame.image.header.stamp)
-        return float(age.nanoseconds * 1e-9)
+        # In whole numbers: rclpy's Time refuses stamps that a broken driver may send.
+        return (self.get_clock().now().nanoseconds - message_time_ns(frame.image)) * 1e-9
 
     def _too_old(self, frame: Frame) -> bool:
         limit_s = self.settings.max_image_age
@@ -325,6 +347,8 @@ class PoseNode(LifecycleNode):
         else:
             text = f"{image} failed: {type(error).__name__}: {error}"
             self.get_logger().debug("".join(traceback.format_exception(error)))
+        text = _shortened(text)
+        self._device_lost |= is_device_lost(error)
         self.stats.error = text
         if not self._worker.stopping and self._throttle.allows(text):
             self.get_logger().error(text)
@@ -332,6 +356,12 @@ class PoseNode(LifecycleNode):
     def _warn(self, text: str) -> None:
         if self._throttle.allows(text):
             self.get_logger().warning(text)
+
+
+def _shortened(text: str) -> str:
+    """What a message contains may be of any length."""
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} … {text[-half:]}"
 
 
 def _describe(pipeline: Pipeline) -> dict[str, str]:
@@ -349,43 +379,11 @@ def main(args: list[str] | None = None) -> int:
 
     Leaves a job behind that takes too long, so the process must end by ``os._exit``.
     """
-    # Not rclpy's handlers: they end all communication before the last markers are deleted.
-    # SIGINT too: a shell's background job starts with it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = PoseNode()
-    except KeyboardInterrupt:
-        rclpy.try_shutdown()
-        return 0
-    # What rcl says about what it was given.
-    except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:
-        get_logger(NODE_NAME).fatal(f"cannot start: {error}")
-        rclpy.try_shutdown()
-        return 1
-    started = True
-    try:
-        with suppress(KeyboardInterrupt, ExternalShutdownException):
-            # Nobody is there to try again: who started this shall know.
-            started = not node.settings.autostart or node.start()
-            if started:
-                _spin(node)
-    finally:
-        _finish(node)
-    return 0 if started else 1
+    return executables.run(NODE_NAME, PoseNode, _work, PoseNode.close, args)
 
 
-def _spin(node: PoseNode) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while True:
-        executor.spin_once(_SPIN_PERIOD_S)
-
-
-def _finish(node: PoseNode) -> None:
-    # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    node.close()
-    rclpy.try_shutdown()
+def _work(node: PoseNode) -> int:
+    if node.settings.autostart and not node.start():
+        return 1  # nobody is there to try again: who started this shall know
+    executables.spin(node)
+    return 0

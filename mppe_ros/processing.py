@@ -55,6 +55,7 @@ class Seen(NamedTuple):
     stage_ms: Mapping[str, float]
     detected: bool = True  # DetectNet looked
     tracks: Tracks | None = None  # None = tracking is off
+    complaint: str = ""  # the pipeline's
 
 
 class _Looked(NamedTuple):
@@ -145,6 +146,7 @@ class Processor:
             {**clock.ms, **looked.stage_ms, **after.ms},
             looked.detected,
             looked.tracks,
+            pipeline.complaint,
         )
 
     def _look_at_one(

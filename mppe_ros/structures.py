@@ -32,6 +32,11 @@ DISTORTION_COEFFICIENTS = {
 }
 
 
+# Focal lengths, and distances of the principal point, beyond these multiples of the image's size
+# are no camera's, not even that of a small window of a telescope's picture.
+_LEAST_FOCAL, _GREATEST_FOCAL, _GREATEST_CENTRE = 1e-2, 1e5, 1e5
+
+
 class IntrinsicsError(ValueError):
     """Camera parameters that no camera can have; the message says which and what to do."""
 
@@ -68,6 +73,17 @@ class Intrinsics:
                 raise IntrinsicsError(f"{name} = {getattr(self, name)} px is not a finite number")
         if self.width <= 0 or self.height <= 0:
             raise IntrinsicsError(f"image size {self.width}x{self.height} px is empty")
+        size = max(self.width, self.height)
+        for name in ("fx", "fy"):
+            if not _LEAST_FOCAL <= getattr(self, name) / size <= _GREATEST_FOCAL:
+                raise IntrinsicsError(
+                    f"{name} = {getattr(self, name)} px is no focal length of a camera whose "
+                    f"image is {size} px long"
+                )
+        for name in ("cx", "cy"):
+            if abs(getattr(self, name)) > _GREATEST_CENTRE * size:
+                value = getattr(self, name)
+                raise IntrinsicsError(f"{name} = {value} px is nowhere near the image")
         counts = DISTORTION_COEFFICIENTS.get(self.distortion_model)
         if counts is None:
             known = ", ".join(DISTORTION_COEFFICIENTS)

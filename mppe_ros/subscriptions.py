@@ -83,6 +83,15 @@ class CameraSubscriptions:
             )
         return ""
 
+    @property
+    def doubt(self) -> str:
+        """What may be wrong though images come; empty = nothing."""
+        for topic in (self.image_topic, self.info_topic):
+            count = self._node.count_publishers(topic)
+            if count > 1:
+                return f"{count} publishers on {topic}: their cameras are taken for one"
+        return ""
+
     def _subscribe(self, message_type: type, topic: str, callback: Any) -> str:
         """The topic's full name."""
         # A profile of its own for each: overrides write into it.

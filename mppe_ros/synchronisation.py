@@ -21,6 +21,8 @@ SLOP_S = 0.02
 QUEUE_SIZE = 10
 # So many images without any depth, and nothing waits for it any more.
 _PATIENCE = 5
+# Stamps may be negative.
+_BEFORE_ALL_NS = -(2**63)
 
 
 class SynchronisationError(RuntimeError):
@@ -64,7 +66,7 @@ class CameraPairing:
         self._queue_size = queue_size
         self._matcher = MODES[mode](slop_s, queue_size)
         self._newest_ns: dict[str, int] = {}  # of each stream
-        self._last_ns = -1  # of the last image that became a frame
+        self._last_ns = _BEFORE_ALL_NS  # of the last image that became a frame
         self._unmatched: deque[int] = deque()  # stamps of images without their camera_info
         self._depths: deque[Image] = deque(maxlen=queue_size)
         self._images_without_depth = _PATIENCE  # since the last depth image
@@ -73,7 +75,7 @@ class CameraPairing:
     def put_image(self, message: ImageMessage) -> list[Frame]:
         """The frames that are complete now: none, one, or two where a held one goes first."""
         self._note_time("image", message)
-        self._unmatched.append(_stamp_ns(message))
+        self._unmatched.append(message_time_ns(message))
         frames = self._take(self._matcher.put_image(message))
         if len(self._unmatched) > self._queue_size:
             self._unmatched.popleft()
@@ -98,7 +100,7 @@ class CameraPairing:
     # --- time ---
 
     def _note_time(self, stream: str, message: Any) -> None:
-        stamp_ns = _stamp_ns(message)
+        stamp_ns = message_time_ns(message)
         if stamp_ns < self._newest_ns.get(stream, stamp_ns):
             self.dropped += len(self._unmatched) + (self._held is not None)
             self._forget()
@@ -106,7 +108,7 @@ class CameraPairing:
 
     def _forget(self) -> None:
         self._newest_ns = {}  # the other streams will follow
-        self._last_ns = -1
+        self._last_ns = _BEFORE_ALL_NS
         self._matcher.forget()
         self._unmatched.clear()
         self._depths.clear()
@@ -118,7 +120,7 @@ class CameraPairing:
         """Of frames with their camera_info those in order, with their depth."""
         frames = []
         for frame in matched:
-            stamp_ns = _stamp_ns(frame.image)
+            stamp_ns = message_time_ns(frame.image)
             if stamp_ns < self._last_ns:
                 continue  # a later image was first, and this one counted as dropped
             self._last_ns = stamp_ns
@@ -145,8 +147,8 @@ class CameraPairing:
         return frames
 
     def _nearest_depth(self, frame: Frame) -> Image | None:
-        oldest_ns = _stamp_ns(frame.image) - self._slop_ns
-        while self._depths and _stamp_ns(self._depths[0]) < oldest_ns:
+        oldest_ns = message_time_ns(frame.image) - self._slop_ns
+        while self._depths and message_time_ns(self._depths[0]) < oldest_ns:
             self._depths.popleft()  # too old for all images to come, too
         return min(
             (depth for depth in self._depths if self._is_near(depth, frame)),
@@ -158,13 +160,14 @@ class CameraPairing:
         return _distance_ns(depth, frame.image) <= self._slop_ns
 
 
-def _stamp_ns(message: Any) -> int:
+def message_time_ns(message: Any) -> int:
+    """A message's stamp, ns, however strange it is."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _distance_ns(one: Any, other: Any) -> int:
-    return abs(_stamp_ns(one) - _stamp_ns(other))
+    return abs(message_time_ns(one) - message_time_ns(other))
 
 
 # --- images and their camera_info --------------------------------------------------------------

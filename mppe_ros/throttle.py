@@ -6,9 +6,12 @@ import re
 import threading
 import time
 
+# Numbers, and names in quotation marks (not apostrophes).
+_DETAILS = re.compile(r"""(?<!\w)'[^']*'|(?<!\w)"[^"]*"|\d+""")
+
 
 class Throttle:
-    """Lets a text through once per period; texts that differ in numbers only count as one.
+    """Lets a text through once per period; those that differ in numbers or quoted names are one.
 
     May be asked by several threads.
     """
@@ -19,7 +22,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def allows(self, text: str) -> bool:
-        now_s, key = time.monotonic(), re.sub(r"\d+", "#", text)
+        now_s, key = time.monotonic(), _DETAILS.sub("#", text)
         with self._lock:
             self._last_s = {k: t for k, t in self._last_s.items() if now_s - t < self._period_s}
             if key in self._last_s:

@@ -266,6 +266,7 @@ class FakePipeline:
     def __init__(self):
         self.options = PipelineOptions()
         self.image = None  # the last one seen
+        self.complaint = ""
         self.stage_ms = {"detect": 1.0, "crop": 2.0, "estimate": 3.0, "place": 4.0}
         self.starts_s = []
         self.may_end = threading.Event()
@@ -341,8 +342,14 @@ class Host:
         self._executor.wake()
         return node
 
+    @property
+    def alive(self):
+        """False as soon as a callback has raised."""
+        return self._thread.is_alive()
+
     def close(self):
-        self.pipeline.may_end.set()
+        if isinstance(self.pipeline, FakePipeline):
+            self.pipeline.may_end.set()
         self._executor.shutdown()
         self._thread.join(TIMEOUT_S)
         for node in self.nodes:

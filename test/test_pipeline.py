@@ -195,3 +195,53 @@ def test_embedded_set_loads_and_finds_nobody_in_the_dark() -> None:
     assert loaded.skeleton is HUMAN36M_17
     assert loaded.model.startswith("open-v0 (")
     assert loaded([np.zeros((480, 640, 3), np.uint8)], [CAMERA]) == [[]]
+
+
+class TooSmall(Puppets):
+    """A device whose memory holds so many people."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+
+    def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        poses = super().__call__(crops, flip_test)
+        if len(crops) > self.most:
+            raise self.error
+        return poses
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["cuda", "python", "cpu"],
+)
+def test_where_memory_is_short_people_are_seen_in_smaller_batches(error) -> None:
+    boxes = [[BOXES[0], BOXES[1], BOXES[2]], [BOXES[1]]]
+    images, cameras = [photo(0), photo(1)], [CAMERA, CAMERA]
+    expected = pipeline(boxes)(images, cameras)
+    small = pipeline(boxes, TooSmall(2, error))
+    assert small.complaint == ""
+    for _ in range(2):
+        for row, wanted in zip(small(images, cameras), expected, strict=True):
+            for person, other in zip(row, wanted, strict=True):
+                np.testing.assert_array_equal(person.joints_mm, other.joints_mm)
+                np.testing.assert_array_equal(person.bbox_xywh_px, other.bbox_xywh_px)
+    # Once too many, and never again.
+    assert small.estimator.calls == [4, 2, 2, 2, 2]
+    assert "only 2 people at once" in small.complaint
+
+
+def test_what_is_no_lack_of_memory_or_hopeless_is_an_error() -> None:
+    lost = pipeline([BOXES], TooSmall(0, RuntimeError("CUDA error: device lost")))
+    with pytest.raises(RuntimeError, match="device lost"):
+        lost([photo()], [CAMERA])
+    assert lost.estimator.calls == [3] and lost.complaint == ""
+    hopeless = pipeline([BOXES], TooSmall(0, MemoryError()))
+    with pytest.raises(MemoryError):
+        hopeless([photo()], [CAMERA])
+    assert hopeless.estimator.calls == [3, 1]
