@@ -15,6 +15,7 @@ from mppe_ros.evaluation import tracking
 from mppe_ros.evaluation.truth import Photo
 from mppe_ros.sequence import PoseSequence
 from mppe_ros.structures import Tracking, TrackState
+from mppe_ros.synthetic.kernel import View
 from mppe_ros.tracking import FRESH_SHARE
 
 SEEDS = (0, 1, 3)
@@ -230,3 +231,11 @@ def test_a_folder_without_films_is_one_sentence(tmp_path):
     assert outcome.exit_code == 1
     assert "no film there" in outcome.output
     assert "Traceback" not in outcome.output
+
+
+def test_a_clips_camera_pose_takes_camera_points_back_into_the_world():
+    view = View.looking([3.0, -2.0, 1.5], [0.2, 0.1, 0.9], 400.0, 480, 360, roll_rad=0.1)
+    world_m = np.random.default_rng(0).uniform(-2, 2, (10, 3))
+    back = view.to_camera(world_m) @ view.to_world[:3, :3].T + view.to_world[:3, 3]
+    np.testing.assert_allclose(back, world_m, atol=1e-12)
+    np.testing.assert_allclose(view.to_world[:3, 3], [3.0, -2.0, 1.5])
