@@ -92,13 +92,16 @@ def bench(
         dds = find_spec("rclpy") is not None
     record |= _over_dds(options) if dds else {}
     record = {**dict.fromkeys(_headlines()), **record}
-    text = markdown(record)
+    of = record["machine"]
+    backend = "OpenVINO" if of["openvino"] and options.backend != "torch" else "torch alone"
+    text = f"{of['device']}, {of['threads']} threads, torch {of['torch']}, {backend}\n\n"
+    text += markdown(record)
     if out is not None:
         (out / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
         (out / "bench.md").write_text(text + "\n")
         if sweep and find_spec("matplotlib"):
             plot(record, out / "bench.png")
-    click.echo(json.dumps(record) if as_json else f"{record['machine']}\n\n{text}")
+    click.echo(json.dumps(record) if as_json else text)
 
 
 def _headlines() -> list[str]:

@@ -1,0 +1,94 @@
+"""The benchmark measures what it says it does; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mppe_ros.benchmark.report import HEADLINES
+from mppe_ros.benchmark.scene import Scene
+from mppe_ros.benchmark.timing import TOTAL, PeakMemory, ratio, resident_mb, summary, take_turns
+from mppe_ros.cli import main
+from mppe_ros.image_messages import image_to_rgb
+
+CPU = torch.device("cpu")
+
+
+def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
+    calls: list[str] = []
+
+    def job(name: str) -> dict[str, float]:
+        calls.append(name)
+        return {"stage": float(len(calls))}
+
+    jobs = {"a": lambda: job("a"), "b": lambda: job("b")}
+    rows = take_turns(jobs, 2, CPU)
+    assert calls == ["a", "b"] * 3
+    assert [row["stage"] for row in rows["a"]] == [3, 5]
+    assert all(row[TOTAL] >= 0 for of in rows.values() for row in of)
+
+
+def test_summaries_are_medians_percentiles_and_shares() -> None:
+    rows = [{"detect": float(ms), TOTAL: 2.0 * ms} for ms in range(1, 102)]
+    found = summary(rows)
+    assert found["detect"] == {"median_ms": 51, "p95_ms": 96, "share": 0.5}
+    assert found[TOTAL]["share"] == 1
+    # Round by round: a slow round meets both.
+    assert ratio([{TOTAL: 30.0}, {TOTAL: 300.0}], [{TOTAL: 10.0}, {TOTAL: 100.0}]) == 3
+
+
+def test_the_peak_of_memory_is_of_what_came_after() -> None:
+    before = PeakMemory(CPU)
+    block = np.ones(25_000_000)  # 200 MB
+    used, peak = resident_mb(), before.mb
+    del block
+    if used is None or peak is None:
+        return
+    assert peak >= used > 200
+
+
+def test_a_scene_has_its_size_and_people_inside() -> None:
+    scene = Scene.make(320, 240, 5)
+    assert scene.rgb.shape == (240, 320, 3) and scene.boxes_xywh_px.shape == (5, 4)
+    x, y, w, h = scene.boxes_xywh_px.T
+    assert (x >= 0).all() and (x + w <= 320).all() and (y >= 0).all() and (y + h <= 240).all()
+    np.testing.assert_array_equal(image_to_rgb(scene.message), scene.rgb)
+    assert (scene.camera.width, scene.camera.height) == (320, 240)
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """What the command pins is freed for the tests after this one."""
+    cpus = os.sched_getaffinity(0)
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    os.sched_setaffinity(0, cpus)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(cv_threads)
+
+
+@pytest.mark.usefixtures("same_threads")
+def test_the_command_gives_every_figure_and_the_stages() -> None:
+    done = CliRunner().invoke(
+        main,
+        ["bench", "--weights", "open-v0", "--precision", "fp32", "--backend", "torch",
+         "--rounds", "1", "--people", "1", "--size", "160x120", "--frames", "10", "--threads", "1",
+         "--device", "cpu", "--no-dds", "--no-blazepose", "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert set(HEADLINES) <= set(record)
+    assert record["open_ms_per_person_frame"] > 0 and record["overhead_ratio"] > 0
+    assert record["speedup_fp32"] is None  # there was no reference way
+    assert [(case["people"], case["width"]) for case in record["sweep"]] == [(1, 160), (4, 160)]
+    stages = ["decode", "detect", "crop", "root and pose", "place", "publish", TOTAL]
+    for case in record["sweep"]:
+        assert sorted(case["stages"]) == sorted(stages)
+        assert sum(case["stages"][name]["share"] for name in stages[:-1]) <= 1.001  # parts
