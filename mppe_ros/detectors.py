@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -614,9 +616,11 @@ def fetch(name: str) -> None:
 
 def _download(spec: DetectorSpec) -> dict[str, torch.Tensor]:
     try:
-        return spec.weights.get_state_dict(
-            progress=True, check_hash=True, weights_only=True, map_location="cpu"
-        )
+        # torch says aloud what it downloads and where to; standard output is for results.
+        with redirect_stdout(sys.stderr):
+            return spec.weights.get_state_dict(
+                progress=True, check_hash=True, weights_only=True, map_location="cpu"
+            )
     except (OSError, RuntimeError, EOFError, HTTPException, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"the weights of detector {spec.name} could not be downloaded ({error}): place "
