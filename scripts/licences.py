@@ -64,10 +64,10 @@ def dependencies(*roots: str) -> dict[str, metadata.Distribution]:
             continue
         seen.add(wanted)
         name, extras = wanted
-        try:
-            found[name] = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
+        distribution = installed(name)
+        if distribution is None:
             continue  # of an extra that isn't installed
+        found[name] = distribution
         for requirement in map(Requirement, found[name].requires or []):
             if _holds(requirement, extras):
                 needed = canonicalize_name(requirement.name)
@@ -75,11 +75,15 @@ def dependencies(*roots: str) -> dict[str, metadata.Distribution]:
     return found
 
 
+def installed(name: str) -> metadata.Distribution | None:
+    """A distribution, if it is there; colcon's record of it, without dependencies, last."""
+    candidates = list(metadata.distributions(name=name))
+    return next((one for one in candidates if one.requires), next(iter(candidates), None))
+
+
 def _extras(name: str) -> list[str]:
-    try:
-        return metadata.metadata(name).get_all("Provides-Extra") or []
-    except metadata.PackageNotFoundError:
-        return []
+    distribution = installed(name)
+    return distribution.metadata.get_all("Provides-Extra") or [] if distribution else []
 
 
 def _holds(requirement: Requirement, extras: frozenset[str]) -> bool:
