@@ -38,6 +38,7 @@ _GATE = 16.27
 # who costs more than the limit in all is somebody else.
 _JOINT_SCALE_MM = 300.0
 _MAX_COST = 2.4
+_COASTING_WEIGHT = 0.5  # of joints and overlap, while the track's person is out of sight
 # Of the root's variance, what is new in each image: the network errs the same way in successive
 # images, and only the rest averages out (measured by `mppe eval tracking`: docs/tracking.md).
 FRESH_SHARE = 0.05
@@ -304,7 +305,9 @@ class _Track:
         known = np.isfinite(apart)
         joints = float(apart[known].mean()) if known.any() else _JOINT_SCALE_MM
         overlap = float(box_iou(self._box, person.bbox_xywh_px)[0, 0])
-        return distance / _GATE + min(joints / _JOINT_SCALE_MM, 1.0) + 1 - overlap
+        # Of somebody out of sight the last pose and box say less.
+        weight = _COASTING_WEIGHT if self.state == TrackState.COASTING else 1.0
+        return distance / _GATE + weight * (min(joints / _JOINT_SCALE_MM, 1.0) + 1 - overlap)
 
     def surprise(self, person: Person, view: _View) -> float:
         """The root's normalised innovation squared."""
