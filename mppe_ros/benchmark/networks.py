@@ -62,12 +62,13 @@ def find(name: str, folder: Path) -> Files:
 
 
 def _random(folder: Path) -> Files:
-    torch.manual_seed(0)
-    crops = 60 * torch.randn(4, 3, 256, 256)
     paths = folder / "root.safetensors", folder / "pose.safetensors"
-    for path, network in zip(paths, (RootNet(), PoseNet(MUCO_21)), strict=True):
-        _settle(network, crops)
-        _save(network.state_dict(), path)
+    if not paths[1].is_file():  # made before
+        torch.manual_seed(0)
+        crops = 60 * torch.randn(4, 3, 256, 256)
+        for path, network in zip(paths, (RootNet(), PoseNet(MUCO_21)), strict=True):
+            _settle(network, crops)
+            _save(network.state_dict(), path)
     return Files(f"{paths[0]},{paths[1]}", "maskrcnn_r50_fpn", _detector_file(folder), random=True)
 
 
@@ -89,18 +90,19 @@ def _detector_file(folder: Path) -> Path | None:
     own = DETECTORS["maskrcnn_r50_fpn"].weights
     if (Path(torch.hub.get_dir()) / "checkpoints" / Path(own.url).name).is_file():
         return None
+    path = folder / "detector.safetensors"
+    if path.is_file():
+        return path
     torch.manual_seed(1)
     network = zoo.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     # Sure of people everywhere, so that there is something to draw masks of.
     network.roi_heads.box_predictor.cls_score.bias.data[1] = 4.0
-    path = folder / "detector.safetensors"
     _save(network.state_dict(), path)
     return path
 
 
 def _save(parameters: Mapping[str, torch.Tensor], path: Path) -> None:
-    if not path.is_file():
-        save_file({name: value.contiguous() for name, value in parameters.items()}, path)
+    save_file({name: value.contiguous() for name, value in parameters.items()}, path)
 
 
 def whole_mask_rcnn(files: Files, people: int) -> nn.Module:
