@@ -17,7 +17,7 @@ import numpy as np
 from . import drawing
 from .media import Rgb, VideoWriter
 from .plots import write_plots
-from .records import Record, to_json
+from .records import Record, present, to_json
 from .results import is_photo, stamp_s
 from .structures import Intrinsics, JointStatus
 
@@ -66,7 +66,7 @@ def write_coco(lines: Lines, path: Path) -> None:
         file.write('],"annotations":[')
         count = 0
         for number, line in enumerate(lines, start=1):
-            for pose in line["poses"]:
+            for pose in present(line):
                 count += 1
                 file.write("," if count > 1 else "")
                 file.write(to_json({"id": count, "image_id": number, **_coco_person(pose)}))
@@ -127,7 +127,7 @@ def write_roots(lines: Lines, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for line in lines:
-            for pose in line["poses"]:
+            for pose in present(line):
                 writer.writerow([_cell(value) for value in _root_row(line, pose)])
 
 
@@ -172,7 +172,7 @@ def write_trc(lines: Lines, folder: Path) -> list[Path]:
         names = line["joint_names"]
         film = times.setdefault(line["image"], [])
         film.append(stamp_s(line))
-        for pose in line["poses"]:
+        for pose in present(line):
             if pose["track_id"] and not is_photo(line):
                 key = line["image"], pose["track_id"]
                 tracks.setdefault(key, _Track()).add(len(film) - 1, pose)

@@ -87,6 +87,7 @@ class Processor:
         self._output_frame = settings.output_frame
         self._tracking_frame = settings.tracking_frame
         self._camera_pose: FloatArray | None = None  # the last that was known
+        self._frame_id = ""  # of the last image
         self._reset_wanted = threading.Event()
         self._sequence: PoseSequence | None = None  # None = tracking is off
         if settings.tracking_enabled:
@@ -167,8 +168,11 @@ class Processor:
         settings: Settings,
         to_output: FloatArray | None,
     ) -> _Looked:
-        sequence, fusion = self._sequence, None
+        sequence, fusion, header = self._sequence, None, frame.image.header
         assert sequence is not None
+        if header.frame_id != self._frame_id:  # where people were says nothing any more
+            self._frame_id, self._camera_pose = header.frame_id, None
+            self._reset_wanted.set()
         if self._reset_wanted.is_set():
             self._reset_wanted.clear()
             sequence.reset()
@@ -180,7 +184,6 @@ class Processor:
             fusion = self._fuse(people, frame, intrinsics)
             return list(fusion.people)
 
-        header = frame.image.header
         camera_pose, complaint = self._where_the_camera_is(header, to_output)
         people = sequence.step(
             rgb,

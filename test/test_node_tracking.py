@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from node_rig import SMALL, FakePipeline, Robot, added, deleted, make_host, make_info, wait_until
+from node_rig import (
+    SMALL,
+    FakePipeline,
+    Robot,
+    added,
+    deleted,
+    make_host,
+    make_image,
+    make_info,
+    wait_until,
+)
 from std_srvs.srv import Trigger
 
 from mppe_ros import node as node_module
@@ -10,7 +20,6 @@ from mppe_ros.frames import FrameError
 from mppe_ros.structures import Detections
 
 TENTATIVE, TRACKED, COASTING, LOST = 1, 2, 3, 4
-INFO = make_info(SMALL)
 
 
 class Visitor(FakePipeline):
@@ -49,15 +58,17 @@ class Film:
     def __init__(self, robot):
         self._robot, self._time_ds = robot, 10_000
 
-    def show(self, later_ds=1):
+    def show(self, later_ds=1, frame_id=""):
         """The answer to the next image: poses, markers."""
+        image, info = make_image(SMALL), make_info(SMALL)
+        image.header.frame_id = info.header.frame_id = frame_id
         self._time_ds += later_ds
         stamp = self._time_ds // 10, self._time_ds % 10 * 10**8
         already = len(self._robot.markers)
         # Sent again until it is heard: the first may come before the connection stands.
         poses = wait_until(
             lambda: self._robot.poses_of(stamp),
-            lambda: self._robot.send(SMALL, INFO, stamp),
+            lambda: self._robot.send(image, info, stamp),
         )
         wait_until(lambda: len(self._robot.markers) > already)
         return poses
@@ -112,6 +123,15 @@ def test_reset_tracks_gives_new_ids(robot, host):
     (after,) = set(states) - {before}
     assert after > before
     assert person_of(film.show())[0] == after
+
+
+def test_another_camera_frame_gives_new_ids(robot, host):
+    host.start(robot.namespace)
+    film = Film(robot)
+    before, _ = person_of(film.show())
+    poses = film.show(frame_id="rear_camera")
+    assert poses.header.frame_id == "rear_camera"
+    assert {person.track_id: person.tracking_state for person in poses.poses}[before] == LOST
 
 
 def test_ids_stay_unique_over_the_nodes_life(robot, host):
