@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Nodetype
-from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -59,7 +59,7 @@ class BagSource(FrameSource):
         try:
             self._reader = AnyReader([path], default_typestore=get_typestore(_STORE))
             self._reader.open()
-        except (AnyReaderError, ReaderError, OSError) as error:
+        except Exception as error:  # rosbags' own, and whatever broken bytes lead to
             raise MediaError(f"{path}: not a readable rosbag2 recording ({error})") from error
         self.image_topic = image_topic or self._choose_image_topic()
         self._images = self._connections(self.image_topic, IMAGE_TYPES)
@@ -119,7 +119,7 @@ class BagSource(FrameSource):
         try:
             for connection, received_ns, raw in self._reader.messages(connections):
                 yield connection, received_ns, self._deserialise(raw, connection.msgtype)
-        except (ReaderError, AnyReaderError, OSError, ValueError) as error:
+        except Exception as error:  # rosbags' own, and whatever broken bytes lead to
             self._report(f"{self._path}: damaged, ends early ({error})")
 
     def _deserialise(self, raw: bytes, type_name: str) -> Any:

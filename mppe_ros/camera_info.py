@@ -8,6 +8,7 @@ which `rosbags` reads without ROS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -161,7 +162,7 @@ def _seen_through(window: Window, full: Calibration, source: ImageSource) -> Int
 def _raw(info: CameraInfo) -> Calibration:
     """K and D: the camera's own picture."""
     fx, skew, cx, _, fy, cy, *_ = (float(value) for value in info.k)
-    if not abs(skew) <= _MAX_SKEW * abs(fx):  # NaN too
+    if abs(skew) > _MAX_SKEW * abs(fx) or math.isnan(skew):
         raise IntrinsicsError(f"K has a skew of {skew} px: calibrate without")
     model = info.distortion_model.lower()
     model = MODEL_ALIASES.get(model, model)

@@ -6,6 +6,7 @@ both will do.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -53,6 +55,7 @@ def image_to_rgb(message: Any) -> ImageArray:
 
 
 def _decompress(message: Any) -> ImageArray:
+    _refuse_bomb(message.data)
     # The intrinsics are of the pixels as they are stored: an orientation tag must not turn them.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -65,6 +68,17 @@ def _decompress(message: Any) -> ImageArray:
             f"({len(message.data)} bytes): is it a whole JPEG or PNG?"
         )
     return _decoded_to_rgb(image, message.format)
+
+
+def _refuse_bomb(data: Any) -> None:
+    """A few bytes can claim to be an image that fills all memory."""
+    try:
+        with PIL.Image.open(io.BytesIO(bytes(data))):  # which reads the header only
+            pass
+    except PIL.Image.DecompressionBombError as error:
+        raise ConversionError(f"compressed image is refused: {error}") from error
+    except Exception:  # OpenCV may know the format
+        pass
 
 
 def _decoded_to_rgb(image: npt.NDArray[Any], description: str) -> ImageArray:

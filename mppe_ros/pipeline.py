@@ -311,7 +311,7 @@ class Pipeline:
             image, box = int(row[0]), int(row[1])
             person = self._person(row[2:], intrinsics[image], options)
             range_m = person.root_mm[2] / 1000
-            placed = bool(np.isfinite(person.root_mm).all())
+            placed = bool(np.isfinite(person.root_mm).all()) and range_m > 0
             if placed and options.min_range_m <= range_m <= options.max_range_m:
                 people[image][box] = person
 
@@ -324,7 +324,9 @@ class Pipeline:
         root_z = root_z * camera.magnification(bbox[None], intrinsics)
         joints_px = flat_px.reshape(count, 2)
         root_mm = camera.back_project(root_px, root_z[0], intrinsics)
-        joints_mm = camera.back_project(joints_px, joints_z + root_z[0], intrinsics)
+        depths = joints_z + root_z[0]
+        depths[~(depths > 0)] = np.nan  # no pixel shows what is behind the camera
+        joints_mm = camera.back_project(joints_px, depths, intrinsics)
         orientation, orientation_covariance = root_orientation(
             joints_mm, self.skeleton, self.root_error
         )

@@ -38,7 +38,6 @@ def garbage() -> Iterator[tuple[str, object]]:
         for value in wrong:
             yield parameter.name, value
     yield "no_such_parameter", 1
-    yield "", 1
     yield "use_sim_time", "x"
 
 
