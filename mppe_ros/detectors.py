@@ -494,6 +494,14 @@ DETECTORS: dict[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
         DetectorSpec(
+            name="open_s",
+            summary="small centre detector for CPUs, trained on generated people; in the package",
+            licence="Apache-2.0; trained on free parts alone",
+            network=CenterDetector,
+            detector=CenterPersons,
+            weights=Path(__file__).parent / "resources" / "open-s" / "detector.safetensors",
+        ),
+        DetectorSpec(
             name="open_v0",
             summary="small centre detector for CPUs, trained on generated people; in the package",
             licence="trained by us; motion clips of unestablished licence: not for products",

@@ -233,9 +233,44 @@ _OPEN_V0_ERROR = RootError(
     fused_mm=60.0,
 )
 
+_OPEN_S_ERROR = RootError(
+    along=0.17,
+    across_mm=56.0,
+    tilt_rad=math.radians(10),
+    heading_rad=math.radians(33),
+    fused_mm=60.0,
+)
+
 SETS = {
     weight_set.name: weight_set
     for weight_set in (
+        WeightSet(
+            name="open-s",
+            summary="small networks for CPUs, trained on generated people; part of the package",
+            licence="Apache-2.0; trained on free parts alone (model card)",
+            detector="open_s",
+            files=(
+                WeightFile(
+                    "detector",
+                    "detector.safetensors",
+                    "550e0a7395dc6c258a29af9dfccb23536ba13dae6c0c705443e4dff4f907445d",
+                ),
+                WeightFile(
+                    "root",
+                    "root.safetensors",
+                    "a2b82d097f1c78d995d24b90ecb57b819facb76bf5ebe3e3d0a7ea74b5635f31",
+                ),
+                WeightFile(
+                    "pose",
+                    "pose.safetensors",
+                    "8d0f68f980fd797457a879e29c789a0d837d6e9c9c1514fba6e0e81c313cb265",
+                ),
+            ),
+            build=_build_lite,
+            crop=_LITE_CROP,
+            root_error=_OPEN_S_ERROR,
+            joints=MUCO_21.name,
+        ),
         WeightSet(
             name="open-v0",
             summary="small networks for CPUs, trained on generated people; part of the package",
@@ -305,10 +340,10 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
     if "pyramid.mix8.weight" in read_state_dict(root_net):
         base = replace(
             base,
-            detector="open_v0",
+            detector="open_s",
             build=_build_lite,
             crop=_LITE_CROP,
-            root_error=SETS[DEFAULT].root_error,
+            root_error=_OPEN_S_ERROR,
         )
     else:
         base = replace(base, crop=CropSpec.of_file(root_net))

@@ -179,7 +179,7 @@ def test_bad_configurations_are_refused_by_name(content: object, complaint: str)
 
 
 def test_unknown_presets_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"presets: open-detector, open-pose, open-root"):
+    with pytest.raises(ConfigError, match=r"presets: open-detector, open-pose, open-pose-2"):
         read_config("nonesuch")
 
 

@@ -145,8 +145,19 @@ def test_embedded_files_are_the_registered_ones() -> None:
     assert "Not for products" in weights.model_card(weights.find(weights.DEFAULT))
 
 
+def test_the_set_for_products_has_all_its_files_and_a_card() -> None:
+    open_s = weights.find("open-s")
+    assert len(weights.verify(open_s)) == 8
+    paths = weights.locate(open_s)
+    assert sum(path.stat().st_size for path in paths.values()) < 25e6
+    assert paths["detector"] == DETECTORS[open_s.detector].weights
+    network = open_s.build(paths)
+    assert isinstance(network, LiteRootPose) and network.skeleton is MUCO_21
+    assert "CC-BY-SA" in weights.model_card(open_s)
+
+
 def test_unknown_sets_are_refused_with_the_known_names() -> None:
-    with pytest.raises(CheckpointError, match="'nonesuch'; there are: open-v0, 3dmppe"):
+    with pytest.raises(CheckpointError, match="'nonesuch'; there are: open-s, open-v0, 3dmppe"):
         weights.find("nonesuch")
 
 
