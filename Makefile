@@ -15,7 +15,7 @@ RUN := . scripts/env.sh &&
 
 WORKSHOP := mppe_ros/cli/*,mppe_ros/evaluation/*,mppe_ros/synthetic/*,mppe_ros/training/*
 
-.PHONY: help setup build demo test lint licences audit coverage clean distclean
+.PHONY: help setup build demo test faults soak lint licences audit coverage clean distclean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ demo: setup ## run the node on the sample clip (or INPUT=… FOV=…), results i
 test: setup ## run the tests
 	@$(RUN) python -m pytest $(ARGS)
 
+faults: setup ## run the fault harness and the fuzzed inputs, say how long answers took
+	@$(RUN) python -m pytest test/faults test/test_fuzz.py -q $(ARGS)
+
+soak: setup ## run the node for HOURS=1, look for growth; report and plots in soak_out/
+	@$(RUN) python test/faults/soak.py --minutes "$$(awk 'BEGIN { print 60 * $(or $(HOURS),1) }')" $(ARGS)
+
 lint: setup ## run ruff and mypy, refuse licences that forbid too much
 	@$(RUN) python -m ruff check . && python -m mypy && python scripts/licences.py >/dev/null
 
@@ -46,7 +52,7 @@ coverage: setup ## run the tests, say which lines they ran (htmlcov/), want 90 %
 		python -m coverage report --omit="$(WORKSHOP)" --fail-under=90
 
 clean: ## remove what building and running made, keep .venv
-	@rm -rf build install log demo_out .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov dist *.egg-info
+	@rm -rf build install log demo_out soak_out .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov dist *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too

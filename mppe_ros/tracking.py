@@ -46,6 +46,8 @@ FRESH_SHARE = 0.05
 _SAME_POSE = 0.12
 # Images that come late by less are taken as of the last one's time; more is time going back.
 _LATE_S = 0.2
+# Images nearer to each other are of one time: a velocity from such a difference says nothing.
+_LEAST_PERIOD_S = 1e-3
 # After a longer pause nobody is where they were.
 _INTERRUPTION_S = 5.0
 _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
@@ -213,8 +215,8 @@ class Tracker:
             self.notice = "the tracking frame changed"
         if self.notice:
             self.reset()
-        self._clock_runs = dt_s > 0
-        if -_LATE_S <= dt_s <= 0:
+        self._clock_runs = dt_s >= _LEAST_PERIOD_S
+        if -_LATE_S <= dt_s < _LEAST_PERIOD_S:
             self._stamp_s = last_s
         elif not self.notice:
             self._period_s = dt_s

@@ -85,8 +85,7 @@ def test_a_neighbour_that_ends(rig, kind, how, note_answer):
             for _ in range(15):  # more than what is kept for a subscriber
                 rig.answer()
         note_answer(rig.answer())
-        others = [text for text in rig.complaints if "publishers on" not in text]
-        assert others == []
+        assert rig.complaints == []
 
 
 def test_a_camera_of_100_hz(rig, note_answer):
@@ -112,8 +111,8 @@ def test_two_cameras_on_one_topic(host, note_answer):
                 for _ in range(10):
                     rig.answer()
             note_answer(rig.answer())
-            (complaint,) = rig.complaints
-            assert "2 publishers on" in complaint
+            assert rig.complaints == []
+            assert len([text for text in rig.notices if "publishers on /" in text]) <= 2
             # Time jumps with every image; that is said once in a while, not every time.
             assert len([text for text in rig.notices if "people get new ids" in text]) <= 4
     finally:
