@@ -85,7 +85,9 @@ class OpenVino(nn.Module):
     ) -> None:
         super().__init__()
         openvino = _import_openvino()
-        with torch.no_grad(), warnings.catch_warnings():
+        # Traced in fp32, whatever surrounds this; OpenVINO lowers the precision itself.
+        no_autocast = torch.autocast("cpu", enabled=False)
+        with torch.no_grad(), no_autocast, warnings.catch_warnings():
             # The tracer's, of shapes that are constants here.
             warnings.simplefilter("ignore")
             model = openvino.convert_model(network, example_input=tuple(examples))
