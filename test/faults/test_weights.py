@@ -18,6 +18,7 @@ from rig import GOOD, Puppets, Shot, make_pipeline
 from safetensors.torch import save, save_file
 
 from mppe_ros import node as node_module
+from mppe_ros import pipeline as pipeline_module
 from mppe_ros import subscriptions
 from mppe_ros.networks import LitePoseNet, LiteRootNet
 from mppe_ros.pipeline import Pipeline
@@ -139,6 +140,8 @@ def test_a_file_that_is_no_weights(host, folder, monkeypatch, name):
     try:
         with monkeypatch.context() as patch:
             patch.setattr(node_module.Pipeline, "load", host.load)
+            # It is fine, and takes a while.
+            patch.setattr(pipeline_module, "build_detector", lambda *_, **__: None)
             weights = f"{folder / 'root.safetensors'},{path}"
             node = host.start(robot.namespace, autostart=False, weights=weights, device="cpu")
             assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
@@ -155,7 +158,7 @@ def test_a_file_that_is_no_weights(host, folder, monkeypatch, name):
         robot.close()
 
 
-def test_the_good_file_is_good(folder):
+def test_the_good_file_is_good(host, folder):
     """What the damaged ones were made of."""
     weights = f"{folder / 'root.safetensors'},{folder / 'good.safetensors'}"
-    assert Pipeline.load(weights, device="cpu").skeleton is MUCO_21
+    assert host.load(weights, device="cpu", detector=Puppets().detect).skeleton is MUCO_21
