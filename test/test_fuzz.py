@@ -56,13 +56,6 @@ PLANNED: dict[str, int] = {}
 TRIED: dict[str, int] = {}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tell_the_count(request):
-    yield
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    reporter.write_line(f"\nfuzz: {sum(TRIED.values())} inputs in {len(TRIED)} tests")
-
-
 def fuzz(count: int, **strategies: st.SearchStrategy) -> Callable:
     """Runs a test with so many inputs, the same in every run."""
 
