@@ -142,16 +142,19 @@ class Comparison:
         }
 
     def differences(self) -> dict[str, dict[str, float]]:
-        """How far variants with the reference's outputs are from them, at most."""
+        """Of the people whom both place: how many, and how far variants with the reference's outputs are from them, at most."""
         if self.reference is None:
             return {}
         reference, found = self.reference, {}
         for name, ours in self.ours.items():
             if not ours.pipeline.options.flip_test:
                 continue
-            people = [person for person in ours.people if isinstance(person, Person)]
-            pairs = list(zip(people, reference.joints_px, reference.root_z_mm, strict=True))
+            every = zip(ours.people, reference.joints_px, reference.root_z_mm, strict=True)
+            pairs = [(p, px, z) for p, px, z in every if isinstance(p, Person)]
+            if not pairs:
+                continue
             found[name] = {
+                "people": len(pairs),
                 "joints_px": max(float(np.abs(p.joints_px - px).max()) for p, px, _ in pairs),
                 "depth_percent": max(100 * abs(p.root_mm[2] / z - 1) for p, _, z in pairs),
             }
