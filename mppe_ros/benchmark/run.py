@@ -142,7 +142,10 @@ class Comparison:
         }
 
     def differences(self) -> dict[str, dict[str, float]]:
-        """Of the people whom both place: how many, and how far variants with the reference's outputs are from them, at most."""
+        """How far variants with the reference's outputs are from them, at most.
+
+        Of those people whom both place, and how many they are.
+        """
         if self.reference is None:
             return {}
         reference, found = self.reference, {}
