@@ -147,6 +147,9 @@ class PoseSequence:
                 if one.undetected_s <= _MAX_UNDETECTED_S
                 and not (box_iou(one.bbox_xywh_px, detected) >= _SAME_BOX).any()
             ]
+        limit = self.pipeline.options.max_persons
+        del rows[limit:], scores[limit:]
+        hoped = sorted(hoped, key=lambda one: -one.score)[: limit - len(rows)]
         of_track = [None] * len(rows) + hoped
         rows += [one.bbox_xywh_px for one in hoped]
         scores += [one.score for one in hoped]
