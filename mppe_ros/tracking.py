@@ -100,6 +100,12 @@ class _View(NamedTuple):
         points[~(points[..., 2] > 1.0)] = np.nan
         return camera.project(points, self.intrinsics)
 
+    def pixels(self, points_mm: FloatArray, otherwise_px: FloatArray) -> FloatArray:
+        """(N, 2) pixels of points in the camera frame; the others' where they have none."""
+        pixels = camera.project(points_mm, self.intrinsics)
+        known = np.isfinite(pixels).all(axis=1) & (points_mm[:, 2] > 1.0)
+        return np.where(known[:, None], pixels, otherwise_px)
+
     def turned_to_tracks(self, covariance: FloatArray) -> FloatArray:
         return self.rotation @ covariance @ self.rotation.T
 
@@ -361,11 +367,14 @@ class _Track:
             )
             root = view.to_camera(self.motion.position_mm)
             relative = self._relative_mm if smoothing.enabled else self._raw_relative_mm
+            joints = root + relative @ view.rotation
             person = replace(
                 person,
                 root_mm=root,
                 root_covariance_mm2=view.turned_to_camera(covariance),
-                joints_mm=root + relative @ view.rotation,
+                root_px=view.pixels(root[None], person.root_px[None])[0],
+                joints_mm=joints,
+                joints_px=view.pixels(joints, person.joints_px),
             )
         return replace(person, tracking=self._tracking(view, now_s, clock_runs))
 

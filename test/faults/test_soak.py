@@ -33,6 +33,6 @@ def test_growth_is_told_from_noise():
     assert growth(leaking).keys() == {"memory_mb"}
     threads = [replace(sample, threads=20 + int(sample.time_s) // 10) for sample in FLAT]
     assert growth(threads).keys() == {"threads"}
-    slower = [replace(sample, latency_ms=20 * sample.time_s) for sample in FLAT]
+    slower = [replace(sample, latency_ms=sample.time_s**2) for sample in FLAT]
     assert growth(slower).keys() == {"latency_ms"}
     assert growth([replace(sample, images=5) for sample in FLAT]).keys() == {"images"}
