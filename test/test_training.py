@@ -1,7 +1,6 @@
 """Training: configurations, data, augmentation, losses, the loop, snapshots and exports."""
 
 import json
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -423,7 +422,7 @@ def test_a_signal_or_the_time_limit_stops_a_session_that_can_go_on(tmp_path: Pat
     data, run = data_for("root", tmp_path), tmp_path / "run"
     trainer = trainer_for(config, data, run)
     step = trainer.step
-    trainer.step = lambda: (os.kill(os.getpid(), signal.SIGTERM), step())[1]
+    trainer.step = lambda: (signal.raise_signal(signal.SIGTERM), step())[1]
     assert not Session(trainer).train(Stop())
     assert trainer.samples == 4
     assert not Session(trainer_for(config, data, run)).train(Stop(minutes=0))
