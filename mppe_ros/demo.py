@@ -59,7 +59,7 @@ from .image_messages import image_to_rgb
 from .media import MediaError, Rgb
 from .records import METRES_PER_MM, Record, present, to_json
 from .sample_camera import SAMPLE_CLIP, calibration_file
-from .structures import ASSUMED_FOV_DEG, Intrinsics
+from .structures import ASSUMED_FOV_DEG, Intrinsics, TrackState
 
 POSES_TOPIC = "mppe/poses"
 
@@ -467,7 +467,7 @@ def summary(recording: Recording, truth: dict[int, TrueImage]) -> dict[str, Any]
     scores = Scores()
     for result in results:
         if result.image.digest in truth:
-            scores.add(predicted_bodies(result.record), truth[result.image.digest])
+            scores.add(predicted_bodies(_seen(result.record)), truth[result.image.digest])
     people = [len(present(result.record)) for result in results]
     latencies = [result.latency_ms for result in results]
     return {
@@ -506,6 +506,12 @@ def _write_pictures(recording: Recording, source: Source, out: Path) -> None:
                 media.write_image(out / "overlay.png", frame)
             for _ in range(shown[index]):
                 writer.write(drawing.fit(frame, writer.shape or frame.shape))
+
+
+def _seen(record: Record) -> Record:
+    """Without those of whom it is only said where they might be."""
+    poses = [pose for pose in present(record) if pose["tracking_state"] != TrackState.COASTING]
+    return {**record, "poses": poses}
 
 
 def _typical(results: Sequence[Result]) -> int:
