@@ -523,6 +523,56 @@ class LitePoseNet(nn.Module):
         return _unit_soft_argmax(volume.unflatten(1, (len(self.skeleton), self.DEPTH_BINS)))
 
 
+class LiteJointNet(nn.Module):
+    """Both on one trunk ("joint learning", table 1). The pelvis is PoseNet's.
+
+    γ depends on how large the body appears to be, given how it is bent: so it is told from the
+    joints, too.
+    """
+
+    DEPTH_BINS = LitePoseNet.DEPTH_BINS
+
+    def __init__(self, skeleton: Skeleton, channels: int = 128, gamma_channels: int = 384) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.trunk = EfficientNetLite0()
+        self.pyramid = _LitePyramid(channels)
+        self.volume = nn.Conv2d(channels, len(skeleton) * self.DEPTH_BINS, 1)
+        self.gamma_features = nn.Conv2d(EfficientNetLite0.channels, gamma_channels, 1)
+        self.gamma_hidden = nn.Linear(gamma_channels + 3 * len(skeleton), gamma_channels)
+        self.log_gamma = nn.Linear(gamma_channels, 1)
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        :param crops: as for :class:`LiteRootNet`.
+        :return: γ (N,); joints (N, J, 3) in 0..1 of the crop and of the depth range; sharpness
+            (N, J).
+        """
+        maps = self.trunk.pyramid(crops)
+        volume = self.volume(self.pyramid(maps))
+        joints, scores = _unit_soft_argmax(
+            volume.unflatten(1, (len(self.skeleton), self.DEPTH_BINS))
+        )
+        # The joints learn from what is known of them, not from γ.
+        body = joints.detach()
+        body = 4 * (body - body[:, self.skeleton.root_index, None]).flatten(1)
+        pooled = F.relu(self.gamma_features(maps[-1])).mean((2, 3))
+        hidden = F.relu(self.gamma_hidden(torch.cat([pooled.float(), body], 1)))
+        return self.log_gamma(hidden).float()[:, 0].exp(), joints, scores
+
+
+class LiteJointRootPose(_UnitRootPose):
+    """One small network for both, with the interface of two."""
+
+    def __init__(self, net: LiteJointNet) -> None:
+        super().__init__()
+        self.net, self.skeleton = net, net.skeleton
+
+    def unit_poses(self, crops: torch.Tensor) -> _UnitPoses:
+        gamma, joints, scores = self.net(crops)
+        return _UnitPoses(joints[:, self.skeleton.root_index, :2], gamma, joints, scores)
+
+
 class LiteRootPose(_UnitRootPose):
     """Both small networks, trained apart. RootNet sees the crop shrunk to a size of its own."""
 

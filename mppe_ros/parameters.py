@@ -50,7 +50,7 @@ class Settings:
     )
     device: str = _row("auto", "auto, cpu, cuda or cuda:N.", read_only=True)
     backend: str = _row(
-        "torch",  # OpenVINO keeps memory after cleanup
+        "auto",
         "What runs the networks; auto = OpenVINO on a CPU, where it is installed.",
         choices=BACKENDS,
         read_only=True,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from .cache import cache_folder
 from .checkpoints import CheckpointError, load_into, read_metadata, read_state_dict, sha256
 from .networks import (
     DECODERS,
@@ -362,13 +362,6 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
             WeightFile("pose", str(pose_net.absolute()), None),
         ),
     )
-
-
-def cache_folder() -> Path:
-    """Where fetched weights are: ``$MPPE_CACHE``, else the user's cache folder."""
-    if os.environ.get("MPPE_CACHE"):
-        return Path(os.environ["MPPE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mppe_ros"
 
 
 def path_of(weight_set: WeightSet, file: WeightFile) -> Path:

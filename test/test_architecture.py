@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
-     "image_messages", "inference", "executables"),
+     "image_messages", "cache", "inference", "executables"),
     ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info",
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results"),
     ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets",

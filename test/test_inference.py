@@ -1,16 +1,20 @@
 """Whatever makes networks faster changes their outputs by no more than it says."""
 
 import copy
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mppe_ros import inference
 from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons, TorchvisionPersons
 from mppe_ros.devices import DeviceError, select_backend
-from mppe_ros.inference import fold_batch_norms, lower_precision, prepare
+from mppe_ros.inference import OpenVino, fold_batch_norms, lower_precision, prepare
 from mppe_ros.networks import (
     CropPoses,
     DisjointRootPose,
@@ -188,3 +192,73 @@ def test_backends_are_chosen_by_name_device_and_precision() -> None:
         select_backend("openvino", torch.device("cuda"), torch.float16)
     with pytest.raises(DeviceError, match="none of auto, torch, openvino"):
         select_backend("tvm", CPU, torch.float32)
+
+
+# In a process of its own: a signal to one whose main thread has lost its signal stack ends it.
+_SIGNALLED = """
+import signal, threading, torch
+from mppe_ros.inference import OpenVino
+
+networks = [OpenVino(torch.nn.Identity(), [torch.zeros(1, 3)], [0]) for _ in range(2)]
+threads = [threading.Thread(target=lambda: networks.pop()) for _ in range(2)]
+for thread in threads:
+    thread.start()
+    thread.join()
+signal.signal(signal.SIGINT, lambda number, frame: print("signalled", number))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@needs_openvino
+def test_signals_reach_a_process_whose_networks_ended_in_other_threads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "signalled 2\n"), done.stderr
+
+
+@needs_openvino
+def test_conversions_are_kept_and_made_again_where_they_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPPE_CACHE", str(tmp_path))
+    monkeypatch.setattr(inference, "_FOLDERS", {})
+    conversions = []
+    convert = inference._convert
+    monkeypatch.setattr(
+        inference, "_convert", lambda *args: (conversions.append(args), convert(*args))[1]
+    )
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    networks = [nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3, padding=1)]
+
+    def outputs_are_right() -> int:
+        """:return: how many networks were converted."""
+        conversions.clear()
+        for network in networks:
+            run = OpenVino(network.eval(), [x], [0])
+            torch.testing.assert_close(run(x)[0], network(x), atol=1e-5, rtol=1e-4)
+        return len(conversions)
+
+    assert [outputs_are_right() for _ in range(2)] == [3, 0]
+    inference._FOLDERS.clear()  # as in another process
+    assert outputs_are_right() == 0
+    files = list((tmp_path / "openvino").glob("*/*.xml"))
+    assert len(files) == 3
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    assert [outputs_are_right() for _ in range(2)] == [1, 0]
+
+
+@needs_openvino
+def test_without_a_folder_to_write_to_networks_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MPPE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(inference, "_FOLDERS", {})
+    network = nn.Linear(3, 2).eval()
+    for _ in range(2):
+        torch.testing.assert_close(
+            OpenVino(network, [torch.ones(1, 3)], [0])(torch.ones(1, 3))[0],
+            network(torch.ones(1, 3)),
+        )

@@ -12,8 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cache import cache_folder
 from ..skeletons import MUCO_21
-from ..weights import cache_folder
 from . import dataset
 from .dataset import DatasetError, Shard
 from .library import Library, Split

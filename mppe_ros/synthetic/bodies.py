@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..weights import cache_folder
+from ..cache import cache_folder
 from . import rotations
 from .motion import FINGERS, SEGMENT_INDEX, Pose
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache import cache_folder
 from ..structures import Intrinsics
-from ..weights import cache_folder
 from .rotations import cross
 
 Floats = NDArray[np.float32]

@@ -139,6 +139,15 @@ class PoseConfig(CropConfig):
 
 
 @dataclass(frozen=True)
+class RootPoseConfig(PoseConfig):
+    """RootNet and PoseNet on one trunk."""
+
+    task: str = "root_pose"
+    gamma_channels: int = 384
+    gamma_weight: float = 0.3  # of the relative error of γ against that of the joints
+
+
+@dataclass(frozen=True)
 class DetectorConfig(Config):
     """DetectNet on scenes."""
 
@@ -254,6 +263,7 @@ def _check_sizes(*sides: int) -> None:
 OPEN_CONFIGS: dict[str, type[Config]] = {
     "root": RootConfig,
     "pose": PoseConfig,
+    "root_pose": RootPoseConfig,
     "detector": DetectorConfig,
 }
 REFERENCE_CONFIGS: dict[str, type[Config]] = {

@@ -109,7 +109,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.network = task.trainable()
         if start is not None:
-            _load(self.network, start)
+            _load(self.network, start, self.config.task)
         elif not run.state.is_file():
             task.pretrain(self.network)
         self.network.to(self.fabric.device)
@@ -243,9 +243,23 @@ class Trainer:
         return self.fabric.strategy.precision
 
 
-def _load(network: nn.Module, start: Snapshot) -> None:
+def _load(network: nn.Module, start: Snapshot, task: str) -> None:
+    """Parameters of a snapshot; of one of another task, what both networks have."""
+    parameters = start.parameters
+    if start.config.task != task:
+        own = network.state_dict()
+        shared = {
+            name: value
+            for name, value in parameters.items()
+            if name in own and own[name].shape == value.shape
+        }
+        if not shared:
+            raise CheckpointError(
+                f"the snapshot to start from is of {start.config.task}: {task} has none of that"
+            )
+        parameters = own | shared
     try:
-        network.load_state_dict(start.parameters)
+        network.load_state_dict(parameters)
     except RuntimeError as error:
         raise CheckpointError(
             f"the snapshot to start from is of another network: {str(error).splitlines()[1]}"

@@ -12,10 +12,10 @@ from torch import nn
 from torchvision import ops
 
 from ..detectors import CenterDetector, decode_centers
-from ..networks import LitePoseNet, LiteRootNet, shrink
+from ..networks import LiteJointNet, LitePoseNet, LiteRootNet, shrink
 from ..skeletons import SKELETONS
 from . import losses
-from .config import Config, DetectorConfig, PoseConfig, RootConfig
+from .config import Config, DetectorConfig, PoseConfig, RootConfig, RootPoseConfig
 from .data import Batch, CropSource, SceneSource, Source
 from .preparation import (
     add_batch_norm,
@@ -84,20 +84,17 @@ class RootTask(OpenTask[RootConfig]):
         return root_figures(*self._predict(network, batch), batch, self._pelvis, self.config)
 
 
-class PoseTask(OpenTask[PoseConfig]):
-    """PoseNet: root-relative joints by integral regression (paper, section 6)."""
+PoseConfigT = TypeVar("PoseConfigT", bound=PoseConfig)
 
-    outputs = ("volume",)
 
-    def network(self) -> nn.Module:
-        return LitePoseNet(SKELETONS[self.config.skeleton], self.config.channels)
+class JointsTask(OpenTask[PoseConfigT]):
+    """What has joints to find in crops."""
 
     def source(self, folder: Path) -> Source:
         config = self.config
         return CropSource(folder, config.crop_size, config.augmentation, config.skeleton)
 
-    def losses(self, network: nn.Module, batch: Batch) -> Terms:
-        joints, _ = network(normalise(batch["image"]))
+    def _joint_losses(self, joints: torch.Tensor, batch: Batch) -> Terms:
         true, hidden = batch["joints"], self.config.hidden_weight
         weight = hidden + (1 - hidden) * batch["visible"]
         return {
@@ -106,9 +103,48 @@ class PoseTask(OpenTask[PoseConfig]):
             * losses.masked_l1(joints[..., 2:], true[..., 2:], weight * batch["deep"]),
         }
 
+
+class PoseTask(JointsTask[PoseConfig]):
+    """PoseNet: root-relative joints by integral regression (paper, section 6)."""
+
+    outputs = ("volume",)
+
+    def network(self) -> nn.Module:
+        return LitePoseNet(SKELETONS[self.config.skeleton], self.config.channels)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Terms:
+        joints, _ = network(normalise(batch["image"]))
+        return self._joint_losses(joints, batch)
+
     def figures(self, network: nn.Module, batch: Batch) -> Terms:
         joints, _ = network(normalise(batch["image"]))
         return pose_figures(joints, batch, self.config)
+
+
+class RootPoseTask(JointsTask[RootPoseConfig]):
+    """RootNet and PoseNet on one trunk (the paper's ablation "joint learning", table 1)."""
+
+    outputs = ("volume", "log_gamma")
+
+    def network(self) -> nn.Module:
+        config = self.config
+        return LiteJointNet(SKELETONS[config.skeleton], config.channels, config.gamma_channels)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Terms:
+        gamma, joints, _ = network(normalise(batch["image"]))
+        gamma_error = losses.relative_error(gamma, batch["gamma"]).mean()
+        return {
+            **self._joint_losses(joints, batch),
+            "gamma": self.config.gamma_weight * gamma_error,
+        }
+
+    def figures(self, network: nn.Module, batch: Batch) -> Terms:
+        gamma, joints, _ = network(normalise(batch["image"]))
+        pelvis = SKELETONS[self.config.skeleton].root_index
+        return {
+            **pose_figures(joints, batch, self.config),
+            **root_figures(joints[:, pelvis, :2], gamma, batch, pelvis, self.config),
+        }
 
 
 class DetectorTask(OpenTask[DetectorConfig]):

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from .config import Config
-from .open_tasks import DetectorTask, PoseTask, RootTask
+from .open_tasks import DetectorTask, PoseTask, RootPoseTask, RootTask
 from .reference_tasks import DetectNetTask, JointTask, PoseNetTask, RootNetTask
 from .task import Task
 
 TASKS: dict[str, type[Task[Any]]] = {
     "root": RootTask,
     "pose": PoseTask,
+    "root_pose": RootPoseTask,
     "detector": DetectorTask,
     "rootnet": RootNetTask,
     "posenet": PoseNetTask,
