@@ -24,6 +24,8 @@ from .networks import (
     DisjointRootPose,
     JointNet,
     JointRootPose,
+    LiteJointNet,
+    LiteJointRootPose,
     LitePoseNet,
     LiteRootNet,
     LiteRootPose,
@@ -86,7 +88,9 @@ class WeightFile:
     google_drive_id: str | None = None
 
 
-RootPoseNetwork = DisjointRootPose | JointRootPose | LiteRootPose | SharedRootPose
+RootPoseNetwork = (
+    DisjointRootPose | JointRootPose | LiteJointRootPose | LiteRootPose | SharedRootPose
+)
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,19 @@ def _build_reference(paths: Mapping[str, Path]) -> DisjointRootPose | JointRootP
     return DisjointRootPose(read_root_net(root), read_pose_net(pose)).eval()
 
 
-def _build_lite(paths: Mapping[str, Path]) -> LiteRootPose:
+def _build_lite(paths: Mapping[str, Path]) -> LiteJointRootPose | LiteRootPose:
+    if paths["root"] == paths["pose"]:
+        return _build_lite_joint({"root_pose": paths["root"]})
     root_net, pose_net = LiteRootNet(), LitePoseNet(MUCO_21)
     load_into(root_net, read_state_dict(paths["root"]), paths["root"])
     load_into(pose_net, read_state_dict(paths["pose"]), paths["pose"])
     return LiteRootPose(root_net, pose_net).eval()
+
+
+def _build_lite_joint(paths: Mapping[str, Path]) -> LiteJointRootPose:
+    net = LiteJointNet(MUCO_21)
+    load_into(net, read_state_dict(paths["root_pose"]), paths["root_pose"])
+    return LiteJointRootPose(net).eval()
 
 
 def read_root_net(path: Path) -> RootNet:

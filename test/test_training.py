@@ -15,7 +15,13 @@ from torch import nn
 from mppe_ros import weights
 from mppe_ros.checkpoints import CheckpointError, load_into, read_state_dict
 from mppe_ros.cli.train import train
-from mppe_ros.networks import LitePoseNet, LiteRootNet, LiteRootPose
+from mppe_ros.networks import (
+    LiteJointNet,
+    LiteJointRootPose,
+    LitePoseNet,
+    LiteRootNet,
+    LiteRootPose,
+)
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.training import curves, files, losses
 from mppe_ros.training.config import (
@@ -139,10 +145,12 @@ def random_start(config: Config) -> Snapshot:
     return Snapshot(network.state_dict(), config, 0)
 
 
-def trainer_for(config: Config, data: Path, run: Path) -> Trainer:
+def trainer_for(
+    config: Config, data: Path, run: Path, start: Snapshot | None = None
+) -> Trainer:
     task = task_for(config)
     RunFolder(run).claim(config)
-    return Trainer(task, task.source(data), RunFolder(run), start=random_start(config))
+    return Trainer(task, task.source(data), RunFolder(run), start=start or random_start(config))
 
 
 # ---------------------------------------------------------------- configurations
@@ -355,6 +363,7 @@ def test_perfect_maps_cost_nothing_and_ignored_places_are_free() -> None:
     [
         ("root", 60, {"root_xy": 0.01, "gamma": 0.01}),
         ("pose", 90, {"xy": 0.09, "z": 0.05}),
+        ("root_pose", 90, {"xy": 0.09, "z": 0.05, "gamma": 0.02}),
         ("detector", 110, {"centre": 0.5, "box": 1.0}),
     ],
 )
@@ -435,11 +444,15 @@ def test_a_signal_or_the_time_limit_stops_a_session_that_can_go_on(tmp_path: Pat
     assert read_snapshot(RunFolder(run).snapshot(12)).samples == 12
 
 
+POSE_FIGURES = {"mpjpe_mm", "mpjpe12_mm", "z_error_mm"}
+
+
 @pytest.mark.parametrize(
     ("task", "names"),
     [
         ("root", {"gamma_error", "root_error_mm"}),
-        ("pose", {"mpjpe_mm", "mpjpe12_mm", "z_error_mm"}),
+        ("pose", POSE_FIGURES),
+        ("root_pose", {*POSE_FIGURES, "gamma_error", "root_error_mm"}),
         ("detector", {"recall", "precision"}),
     ],
 )
@@ -462,6 +475,7 @@ def test_true_poses_have_no_error(tmp_path: Path) -> None:
     for task, answer in (
         ("pose", lambda b: (b["joints"], None)),
         ("root", lambda b: (b["joints"][:, 14, :2], b["gamma"])),
+        ("root_pose", lambda b: (b["gamma"], b["joints"], None)),
     ):
         job = task_for(tiny(task))
         batch = job.source(folder).batch(np.arange(COUNT), None)
@@ -483,7 +497,10 @@ def trained(task: str, folder: Path) -> Trainer:
 def test_an_export_loaded_by_the_core_gives_the_same_outputs(tmp_path: Path) -> None:
     crops = torch.randn(2, 3, SIZE, SIZE)
     loaded = {}
-    for task, network in (("pose", LitePoseNet(MUCO_21)), ("root", LiteRootNet())):
+    networks = {
+        "pose": LitePoseNet(MUCO_21), "root": LiteRootNet(), "root_pose": LiteJointNet(MUCO_21)
+    }  # fmt: skip
+    for task, network in networks.items():
         with torch.inference_mode(False):
             trainer = trained(task, tmp_path / task)
         path = tmp_path / f"{task}.safetensors"
@@ -492,9 +509,23 @@ def test_an_export_loaded_by_the_core_gives_the_same_outputs(tmp_path: Path) -> 
         loaded[task] = network.eval()
         for ours, theirs in zip(network(crops), trainer.average(crops), strict=True):
             torch.testing.assert_close(ours, theirs, atol=3e-3, rtol=3e-3)
-    together = LiteRootPose(loaded["root"], loaded["pose"], root_size=SIZE)
-    poses = together.eval()(crops, flip_test=True)
-    assert poses.joints_px.shape == (2, 21, 2) and poses.gamma.shape == (2,)
+    apart = LiteRootPose(loaded["root"], loaded["pose"], root_size=SIZE)
+    for together in (apart, LiteJointRootPose(loaded["root_pose"])):
+        poses = together.eval()(crops, flip_test=True)
+        assert poses.joints_px.shape == (2, 21, 2) and poses.gamma.shape == (2,)
+
+
+def test_a_run_begins_with_what_another_task_s_network_has_in_common(tmp_path: Path) -> None:
+    pose = trained("pose", tmp_path / "pose")
+    start = read_snapshot(pose.snapshot())
+    config, data = tiny("root_pose"), data_for("root_pose", tmp_path)
+    trainer = trainer_for(config, data, tmp_path / "run", start)
+    own = trainer.network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in start.parameters.items())
+    assert own.keys() - start.parameters.keys() and trainer.samples == 0
+    nothing = Snapshot({"other": torch.zeros(1)}, start.config, 0)
+    with pytest.raises(CheckpointError, match="is of pose: root_pose has none of that"):
+        trainer_for(config, data, tmp_path / "run2", nothing)
 
 
 @torch.inference_mode()

@@ -11,7 +11,14 @@ from safetensors.torch import save_file
 from mppe_ros import weights
 from mppe_ros.checkpoints import CheckpointError, read_state_dict
 from mppe_ros.detectors import DETECTORS
-from mppe_ros.networks import LitePoseNet, LiteRootNet, LiteRootPose, PoseNet, RootNet
+from mppe_ros.networks import (
+    LiteJointNet,
+    LitePoseNet,
+    LiteRootNet,
+    LiteRootPose,
+    PoseNet,
+    RootNet,
+)
 from mppe_ros.skeletons import HUMAN36M_18, MUCO_21
 
 
@@ -56,6 +63,22 @@ def test_two_files_of_our_own_training_make_a_set(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected, _ = networks["pose"].eval()(crops)
         torch.testing.assert_close(built(crops).joints_px, expected[..., :2] * 128 - 0.5)
+
+
+def test_one_file_of_our_own_joint_training_makes_a_set(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = LiteJointNet(MUCO_21).eval()
+    path = tmp_path / "joint.safetensors"
+    save_file(network.state_dict(), path)
+    chosen = weights.find(f"{path},{path}")
+    built = chosen.build(weights.locate(chosen))
+    crops = torch.randn(2, 3, 128, 128)
+    with torch.inference_mode():
+        gamma, joints, _ = network(crops)
+        poses = built(crops)
+    torch.testing.assert_close(poses.gamma, gamma)
+    torch.testing.assert_close(poses.joints_px, joints[..., :2] * 128 - 0.5)
+    torch.testing.assert_close(poses.root_px, poses.joints_px[:, MUCO_21.root_index])
 
 
 def test_swapped_checkpoints_are_named(tmp_path: Path) -> None:
