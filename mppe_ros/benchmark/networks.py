@@ -81,7 +81,7 @@ def _settle(network: nn.Module, crops: torch.Tensor) -> None:
         network.train()(crops)
     if isinstance(network, RootNet):
         # Near one, as of people.
-        nn.init.normal_(network.root.depth_layer.weight, std=0.01)
+        nn.init.normal_(network.root.depth_layer.weight, std=1e-3)
         nn.init.constant_(network.get_parameter("root.depth_layer.bias"), 1.0)
 
 
