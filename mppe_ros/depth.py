@@ -5,6 +5,9 @@ root: the depth of the surface there, less how far PoseNet puts the torso from t
 how deep the torso's joints lie under its surface. The densest cluster of votes counts, so that an
 arm, an occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet
 by more than its own covariance allows, RootNet's word stands.
+
+What is measured that way is the root of PoseNet's torso, so its pixel is PoseNet's, too: on
+generated scenes it is nearer to the truth than RootNet's (docs/depth.md).
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ def fuse(
 ) -> Person:
     """A person at the distance that RootNet and the depth image agree on.
 
-    The root and all joints keep their pixels and their depths relative to each other; positions,
-    covariance and orientation follow.
+    The joints keep their pixels and their depths relative to the root, whose pixel becomes that of
+    PoseNet's pelvis; positions, covariance and orientation follow.
 
     :param depth_m: (H, W) Z, m, of the same pixels as the image; 0 or not finite where unknown.
     :param error: the weight set's.
@@ -162,16 +165,24 @@ def _moved(
     skeleton: Skeleton,
     error: RootError,
 ) -> Person:
-    """The person with the root at another Z, all pixels as they were."""
-    root_mm = camera.back_project(person.root_px, root_z_mm, intrinsics)
+    """The person with the root at another Z and at PoseNet's pixel, the joints' as they were."""
+    root_px = _root_px(person, skeleton)
+    root_mm = camera.back_project(root_px, root_z_mm, intrinsics)
     joints_z = person.joints_mm[:, 2] + root_z_mm - person.root_mm[2]
     joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
     orientation, orientation_covariance = root_orientation(joints_mm, skeleton, error)
     return replace(
         person,
+        root_px=root_px,
         root_mm=root_mm,
         root_covariance_mm2=camera.ray_covariance(root_mm, along_mm, across_mm),
         joints_mm=joints_mm,
         root_orientation_xyzw=orientation,
         root_orientation_covariance=orientation_covariance,
     )
+
+
+def _root_px(person: Person, skeleton: Skeleton) -> FloatArray:
+    """PoseNet's; RootNet's where no ray leads to that."""
+    known = np.isfinite(person.joints_mm[skeleton.root_index]).all()
+    return np.asarray(person.joints_px[skeleton.root_index] if known else person.root_px)

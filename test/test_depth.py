@@ -116,8 +116,25 @@ def test_pixels_and_relative_depths_stay_and_only_the_ray_gets_surer(true_z_mm, 
     (along, across), (before, across_before) = map(along_and_across, (better, person))
     assert along < min(0.7 * before, 1.1 * ERROR.fused_mm + 0.02 * true_z_mm)
     assert across == pytest.approx(across_before, rel=1e-6)
-    for kept in ("score", "bbox_xywh_px", "root_px", "joints_px", "joint_scores"):
+    for kept in ("score", "bbox_xywh_px", "joints_px", "joint_scores"):
         assert getattr(better, kept) is getattr(person, kept)
+
+
+@pytest.mark.parametrize("lens", [CAMERA, BENT])
+def test_the_root_whose_depth_is_known_is_posenet_s(lens):
+    person = make_person(off_mm=600, intrinsics=lens)
+    pelvis_px = person.joints_px[SKELETON.root_index]
+    better = fused(replace(person, root_px=pelvis_px + (5.0, -3.0)), make_depth(person), lens)
+    np.testing.assert_array_equal(better.root_px, pelvis_px)
+    np.testing.assert_allclose(camera.project(better.root_mm, lens), pelvis_px, atol=0.01)
+
+
+def test_rootnet_s_pixel_stands_where_posenet_has_no_pelvis():
+    person = make_person(off_mm=600)
+    lost = replace(person, joints_mm=person.joints_mm.copy())
+    lost.joints_mm[SKELETON.root_index] = np.nan
+    better = fused(replace(lost, root_px=person.root_px + 2.0), make_depth(person))
+    np.testing.assert_allclose(camera.project(better.root_mm, CAMERA), person.root_px + 2.0)
 
 
 def test_orientation_follows_the_moved_joints():
