@@ -7,15 +7,15 @@ import threading
 
 import numpy as np
 import pytest
+from domain import DOMAIN_ID
 from geometry_msgs.msg import PoseArray
+from node_host import make_host
 from node_rig import (
-    DOMAIN_ID,
     EXECUTABLE,
     SMALL,
     TIMEOUT_S,
     BuiltNode,
     Robot,
-    make_host,
     make_info,
     messages,
     rclpy,

@@ -15,11 +15,9 @@ from node_rig import (
     Robot,
     added,
     deleted,
-    make_host,
     make_image,
     make_info,
     messages,
-    namespace_of,
     stamp_of,
     wait_until,
 )
@@ -35,13 +33,6 @@ from mppe_ros.frames import FrameError
 from mppe_ros.throttle import Throttle
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def robot(request):
-    robot = Robot(namespace_of(request))
-    yield robot
-    robot.close()
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +90,30 @@ def test_people_come_out_with_the_images_stamp_and_frame(robot_of_built, people)
 
 def test_markers_of_people_who_left_are_deleted(robot_of_built, people, black):
     robot = robot_of_built
-    poses = robot.get_poses(people, make_info(people))
-    shown = wait_until(lambda: next(filter(added, robot.markers), None))
+    shown = wait_until(
+        lambda: next(filter(added, robot.markers), None),
+        lambda: robot.get_poses(people, make_info(people)),
+    )
+    poses = wait_until(lambda: robot.poses_of(stamp_of(shown.markers[0])))
     assert {marker.header.frame_id for marker in shown.markers} == {FRAME_ID}
     assert min(m.lifetime.sec for m in shown.markers if m.action == Marker.ADD) >= 2
     assert {key[0] for key in added(shown)} == {"joints", "bones", "labels", "boxes"}
-    assert len({key[1] for key in added(shown)}) == len(poses.poses)
+    # Time went back since the last test: those whom it saw may be in this message for a last time.
+    there = [p for p in poses.poses if p.tracking_state != p.STATE_LOST]
+    assert {key[1] for key in added(shown)} == {p.track_id for p in there}
 
-    # They coast for a while: the stamps are a second apart.
-    wait_until(lambda: not robot.get_poses(black, make_info(black)).poses)
-    everything = set().union(*map(added, robot.markers))
-    wait_until(lambda: everything <= set().union(*map(deleted, robot.markers)))
+    def come_and_go():
+        del robot.markers[:]
+        robot.get_poses(people, make_info(people))
+        # They coast for a while: the stamps are a second apart.
+        wait_until(lambda: not robot.get_poses(black, make_info(black)).poses)
+
+    def all_gone():
+        everything = set().union(*map(added, robot.markers))
+        return everything and everything <= set().union(*map(deleted, robot.markers))
+
+    # Only the newest markers are kept for a listener: on a busy machine it may miss some.
+    wait_until(all_gone, come_and_go)
 
 
 def zero_focal_length(image):
@@ -201,11 +205,9 @@ def test_an_impossible_start_is_one_sentence_and_exit_status_1():
 
 
 @pytest.fixture
-def start(robot, monkeypatch):
+def start(robot, host):
     """Starts a node with these parameters around a fake pipeline."""
-    host = make_host(monkeypatch)
-    yield lambda **values: host.start(robot.namespace, **values)
-    host.close()
+    return lambda **values: host.start(robot.namespace, **values)
 
 
 def test_images_wait_for_camera_info_and_silence_is_reported(robot, start):
@@ -342,7 +344,8 @@ class FakeLookup:
 
 def test_people_are_taken_to_the_output_frame(robot, start, monkeypatch):
     monkeypatch.setattr(node_module, "TransformLookup", FakeLookup)
-    start(output_frame="map")
+    # Pixels of smoothed joints would be those of their places.
+    start(output_frame="map", **{"smoothing.enabled": False})
     first = robot.send(SMALL, make_info(SMALL))
     poses = robot.get_poses(SMALL, make_info(SMALL))
     assert poses.header.frame_id == "map"

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
-from node_rig import CLIP, Host, Robot, make_host, make_image, make_info, stamp_of, wait_until
+from node_host import Host
+from node_rig import CLIP, Robot, make_image, make_info, stamp_of, wait_until
 from sensor_msgs.msg import RegionOfInterest
 
 from mppe_ros import media
@@ -201,13 +202,6 @@ def test_a_wrong_size_is_refused_and_said(robot, picture):
 
 
 # --- synchronisation, without networks ---------------------------------------------------------
-
-
-@pytest.fixture
-def host(monkeypatch):
-    host = make_host(monkeypatch)
-    yield host
-    host.close()
 
 
 @pytest.mark.parametrize("mode", ["exact", "approximate"])

@@ -5,19 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point
-from node_rig import (
-    FRAME_ID,
-    SMALL,
-    FakePipeline,
-    Robot,
-    added,
-    make_host,
-    make_image,
-    make_info,
-    make_person,
-    stamp_of,
-    wait_until,
-)
+from node_host import FakePipeline, make_person
+from node_rig import FRAME_ID, SMALL, added, make_image, make_info, stamp_of, wait_until
 from sensor_msgs.msg import Image
 from transforms3d.quaternions import mat2quat, quat2mat
 
@@ -59,15 +48,7 @@ class SkewedPipeline(FakePipeline):
 
 
 @pytest.fixture
-def robot(request):
-    robot = Robot(f"/{request.node.name.split('[')[0]}")
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def start(robot, monkeypatch):
-    host = make_host(monkeypatch)
+def start(robot, host):
     host.pipeline = SkewedPipeline()
 
     def start(pipeline=None, **values):
@@ -75,8 +56,7 @@ def start(robot, monkeypatch):
         # Each image for itself: tracks would blend what depth says with what was seen before.
         return host.start(robot.namespace, **{"tracking.enabled": False, **values})
 
-    yield start
-    host.close()
+    return start
 
 
 # --- depth ---------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
 from image_encoders import encode, make_image, make_picture, tolerance
-from node_rig import SMALL, Robot, make_host, make_info, stamp_of, wait_until
+from node_host import make_host
+from node_rig import SMALL, Robot, make_info, stamp_of, wait_until
 from sensor_msgs.msg import CompressedImage
 
 from mppe_ros.image_messages import BYTES_PER_PIXEL

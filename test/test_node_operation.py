@@ -18,7 +18,6 @@ from node_rig import (
     Robot,
     added,
     deleted,
-    make_host,
     make_image,
     make_info,
     messages,
@@ -45,20 +44,6 @@ INFO = make_info(SMALL)
 @pytest.fixture
 def name(request):
     return namespace_of(request)
-
-
-@pytest.fixture
-def robot(name):
-    robot = Robot(name)
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def host(monkeypatch):
-    host = make_host(monkeypatch)
-    yield host
-    host.close()
 
 
 def is_deleteall(markers):

@@ -2,17 +2,8 @@
 
 import numpy as np
 import pytest
-from node_rig import (
-    SMALL,
-    FakePipeline,
-    Robot,
-    added,
-    deleted,
-    make_host,
-    make_image,
-    make_info,
-    wait_until,
-)
+from node_host import FakePipeline
+from node_rig import SMALL, added, deleted, make_image, make_info, wait_until
 from std_srvs.srv import Trigger
 
 from mppe_ros import node as node_module
@@ -38,18 +29,9 @@ class Visitor(FakePipeline):
 
 
 @pytest.fixture
-def robot(request):
-    robot = Robot(f"/{request.node.name}")
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def host(monkeypatch):
-    host = make_host(monkeypatch)
+def host(host):
     host.pipeline = Visitor()
-    yield host
-    host.close()
+    return host
 
 
 class Film:

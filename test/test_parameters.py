@@ -1,11 +1,11 @@
 """The parameter table, its YAML file, and what the node's parameters accept."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
 import yaml
+from domain import DOMAIN_ID
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
@@ -24,7 +24,7 @@ FLOATS = [p.name for p in PARAMETERS if isinstance(p.default, float)]
 @pytest.fixture(scope="module")
 def context():
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    rclpy.init(context=context, domain_id=DOMAIN_ID)
     yield context
     rclpy.shutdown(context=context)
 

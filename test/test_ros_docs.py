@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
-from node_rig import Robot, make_host, make_info, wait_until
+from node_host import make_host
+from node_rig import Robot, make_info, wait_until
 
 from mppe_ros import bridge, sample_camera
 from mppe_ros.camera_info import MODEL_ALIASES, RECTIFICATIONS

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from domain import DOMAIN_ID
 
 rclpy = pytest.importorskip("rclpy")
 
@@ -23,7 +24,6 @@ from mppe_ros.sample_camera import Calibration, SampleCamera, read_calibration  
 from mppe_ros.structures import IntrinsicsError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-DOMAIN = 1 + os.getpid() % 100
 PATIENCE_S = 60.0
 
 pytestmark = pytest.mark.ros
@@ -38,7 +38,7 @@ def start(*parameters):
         env={
             **os.environ,
             "PYTHONPATH": path,
-            "ROS_DOMAIN_ID": str(DOMAIN),
+            "ROS_DOMAIN_ID": str(DOMAIN_ID),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         },
         stderr=subprocess.PIPE,
@@ -71,7 +71,7 @@ class Receiver:
 def receiver(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
+    rclpy.init(context=context, domain_id=DOMAIN_ID)
     receiver = Receiver(context)
     yield receiver
     receiver.close()

@@ -1,10 +1,70 @@
-"""How long the next good image took after each fault: printed at the end (`make faults`)."""
+"""Nodes under attack; how long the next good image took is printed at the end (`make faults`)."""
 
+import os
+import signal
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 ANSWERS_S: dict[str, float] = {}
+
+
+def is_soak(item):
+    return item.name == "test_nothing_grows"
+
+
+def pytest_collection_modifyitems(items):
+    """The soak's result comes last."""
+    items.sort(key=is_soak)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def soaking(request, tmp_path_factory):
+    """The soak, if its test was chosen: a process beside the tests, and its folder."""
+    if not any(map(is_soak, request.session.items)):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("soak")
+    minutes = os.environ.get("MPPE_SOAK_MINUTES", "3")
+    program = Path(__file__).with_name("soak.py")
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, program, "--minutes", minutes, "--out", folder],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    yield process, folder
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def host():
+    """Runs nodes, for which a camera is never silent for too long."""
+    from node_host import make_host
+
+    from mppe_ros import subscriptions
+
+    with pytest.MonkeyPatch.context() as patch:
+        host = make_host(patch)
+        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
+        yield host
+        host.close()
+
+
+@pytest.fixture(scope="module")
+def rig(request, host):
+    """One node for a module's tests."""
+    from cases import NODES
+    from rig import Rig
+
+    rig = Rig(host, f"/{request.module.__name__}", **NODES["plain"])
+    yield rig
+    rig.close()
 
 
 @pytest.fixture

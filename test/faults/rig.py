@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
-from node_rig import FRAME_ID, Host, Robot, make_image, make_info, stamp_of, wait_until
+from node_host import Host
+from node_rig import FRAME_ID, Robot, make_image, make_info, stamp_of, wait_until
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image

@@ -155,6 +155,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=Path("soak_out"))
     options = parser.parse_args()
+    # Not at once: the node and its camera are to be ended, too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     samples = soak(options.minutes)
     grown = growth(samples)
     write_report(options.out, samples, grown)

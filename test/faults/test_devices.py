@@ -9,33 +9,16 @@ pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup"
 
 import torch
 from cases import NODES
-from node_rig import make_host, wait_until
+from node_rig import wait_until
 from rig import Rig, Shot, boxes, crop_poses, make_pipeline
 
 from mppe_ros import node as node_module
-from mppe_ros import subscriptions
 from mppe_ros.structures import Detections
 
 pytestmark = pytest.mark.ros
 
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
-
-
-@pytest.fixture(scope="module")
-def host():
-    with pytest.MonkeyPatch.context() as patch:
-        host = make_host(patch)
-        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
-        yield host
-        host.close()
-
-
-@pytest.fixture(scope="module")
-def rig(host):
-    rig = Rig(host, "/faults_devices", **NODES["plain"])
-    yield rig
-    rig.close()
 
 
 @pytest.fixture
@@ -82,7 +65,7 @@ def test_an_image_that_fails(rig, broken, stage, error, note_answer):
         broken.clear()
         note_answer(rig.answer())
         (complaint,) = rig.complaints
-        assert re.search(f"image on /faults_devices/image_raw failed: {name}", complaint)
+        assert re.search(f"image on {rig.robot.namespace}/image_raw failed: {name}", complaint)
         assert len(complaint) < 2000
 
 

@@ -8,12 +8,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
-from cases import NODES
-from node_rig import make_host
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rig import Rig
 
-from mppe_ros import subscriptions
 from mppe_ros.parameters import PARAMETERS
 
 pytestmark = pytest.mark.ros
@@ -49,17 +45,6 @@ def message_of(name: str, value: object) -> Parameter:
     kind = RosParameter.Type.BYTE_ARRAY if isinstance(value, bytes) else None
     given = [bytes([byte]) for byte in value] if isinstance(value, bytes) else value
     return RosParameter(name, kind, given).to_parameter_msg()
-
-
-@pytest.fixture(scope="module")
-def rig():
-    with pytest.MonkeyPatch.context() as patch:
-        host = make_host(patch)
-        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
-        rig = Rig(host, "/faults_parameters", **NODES["plain"])
-        yield rig
-        rig.close()
-        host.close()
 
 
 def ids(value: object) -> str:

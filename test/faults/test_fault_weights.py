@@ -12,14 +12,12 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
 import torch
-from node_rig import Robot, make_host, wait_until
+from node_rig import Robot, wait_until
 from rclpy.lifecycle import TransitionCallbackReturn
 from rig import GOOD, Puppets, Shot, make_pipeline
 from safetensors.torch import save, save_file
 
-from mppe_ros import node as node_module
 from mppe_ros import pipeline as pipeline_module
-from mppe_ros import subscriptions
 from mppe_ros.networks import LitePoseNet, LiteRootNet
 from mppe_ros.pipeline import Pipeline
 from mppe_ros.skeletons import MUCO_21
@@ -27,6 +25,8 @@ from mppe_ros.skeletons import MUCO_21
 pytestmark = pytest.mark.ros
 
 BAIT = "was_run"
+SUCCESS = TransitionCallbackReturn.SUCCESS
+LOAD = Pipeline.load  # before the host replaces it
 
 
 class Hostile:
@@ -120,45 +120,43 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def host():
-    with pytest.MonkeyPatch.context() as patch:
-        load = Pipeline.load
-        host = make_host(patch)
-        host.load = load
-        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
-        yield host
-        host.close()
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_no_weights(host, folder, monkeypatch, name):
-    """The same node starts as soon as the file is right."""
-    suffix, make = FILES[name]
-    path = folder / f"pose_{list(FILES).index(name)}{suffix}"
-    path.write_bytes(make((folder / "good.safetensors").read_bytes(), folder))
-    robot = Robot(f"/faults_weights_{list(FILES).index(name)}")
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(node_module.Pipeline, "load", host.load)
-            # It is fine, and takes a while.
-            patch.setattr(pipeline_module, "build_detector", lambda *_, **__: None)
-            weights = f"{folder / 'root.safetensors'},{path}"
-            node = host.start(robot.namespace, autostart=False, weights=weights, device="cpu")
-            assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
-        (text,) = wait_until(lambda: robot.log("cannot configure"))
-        assert path.name in text
-        assert "\n" not in text and len(text) < 1000
-        wait_until(lambda: robot.status("cannot configure"))
-        assert not (folder / BAIT).exists() and not (folder.parent / BAIT).exists()
-        host.pipeline = make_pipeline(Puppets())
-        assert node.start()
-        shot = Shot.good()
-        assert robot.get_poses(GOOD, shot.info).poses
-    finally:
+def victims(host, folder):
+    """By a file's suffix: its path, a node that is to read it, and the other end of the node."""
+    found = {}
+    for number, suffix in enumerate(dict.fromkeys(suffix for suffix, _ in FILES.values())):
+        path, robot = folder / f"pose{suffix}", Robot(f"/faults_weights_{number}")
+        weights = f"{folder / 'root.safetensors'},{path}"
+        node = host.start(robot.namespace, autostart=False, weights=weights, device="cpu")
+        found[suffix] = path, node, robot
+    yield found
+    for _, _, robot in found.values():
         robot.close()
 
 
-def test_the_good_file_is_good(host, folder):
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_weights(host, victims, folder, monkeypatch, name):
+    """The same node starts as soon as the file is right."""
+    suffix, make = FILES[name]
+    path, node, robot = victims[suffix]
+    path.write_bytes(make((folder / "good.safetensors").read_bytes(), folder))
+    del robot.logs[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "load", LOAD)
+        # It is fine, and takes a while.
+        patch.setattr(pipeline_module, "build_detector", lambda *_, **__: None)
+        assert node.trigger_configure() != SUCCESS
+    (text,) = wait_until(lambda: robot.log("cannot configure"))
+    assert path.name in text
+    assert "\n" not in text and len(text) < 1000
+    wait_until(lambda: robot.status("cannot configure"))
+    assert not (folder / BAIT).exists() and not (folder.parent / BAIT).exists()
+    host.pipeline = make_pipeline(Puppets())
+    assert node.start()
+    assert robot.get_poses(GOOD, Shot.good().info).poses
+    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+
+
+def test_the_good_file_is_good(folder):
     """What the damaged ones were made of."""
     weights = f"{folder / 'root.safetensors'},{folder / 'good.safetensors'}"
-    assert host.load(weights, device="cpu", detector=Puppets().detect).skeleton is MUCO_21
+    assert LOAD(weights, device="cpu", detector=Puppets().detect).skeleton is MUCO_21

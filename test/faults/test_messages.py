@@ -8,31 +8,24 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
 
 from cases import FAULTS, NODES
-from node_rig import make_host
 from rig import Rig
-
-from mppe_ros import subscriptions
 
 pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module")
-def rigs():
+def rigs(host):
     """The nodes under attack, each started when it is first needed."""
-    with pytest.MonkeyPatch.context() as patch:
-        host = make_host(patch)
-        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
-        started = {}
+    started = {}
 
-        def rig_of(name):
-            if name not in started:
-                started[name] = Rig(host, f"/faults_{name}", **NODES[name])
-            return started[name]
+    def rig_of(name):
+        if name not in started:
+            started[name] = Rig(host, f"/faults_{name}", **NODES[name])
+        return started[name]
 
-        yield rig_of
-        for rig in started.values():
-            rig.close()
-        host.close()
+    yield rig_of
+    for rig in started.values():
+        rig.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

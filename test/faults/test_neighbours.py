@@ -14,7 +14,8 @@ pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup"
 
 import rclpy
 from cases import NODES
-from node_rig import DOMAIN_ID, TIMEOUT_S, make_host, make_image, make_info, wait_until
+from domain import DOMAIN_ID
+from node_rig import TIMEOUT_S, make_image, make_info, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rig import GOOD, Rig, Shot
 from rosgraph_msgs.msg import Clock
@@ -25,22 +26,6 @@ from mppe_ros import subscriptions
 pytestmark = pytest.mark.ros
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def host():
-    with pytest.MonkeyPatch.context() as patch:
-        host = make_host(patch)
-        patch.setattr(subscriptions, "SILENCE_S", 3600.0)
-        yield host
-        host.close()
-
-
-@pytest.fixture(scope="module")
-def rig(host):
-    rig = Rig(host, "/faults_neighbours", **NODES["plain"])
-    yield rig
-    rig.close()
 
 
 @contextmanager

@@ -1,0 +1,21 @@
+"""The DDS domain of this test run; others on this machine have other ones."""
+
+import fcntl
+import tempfile
+from pathlib import Path
+
+
+def _reserve():
+    """A number that nobody else has, and the lock that keeps it as long as this process lives."""
+    for number in range(1, 101):  # beyond, the ports are those of outgoing connections
+        lock = (Path(tempfile.gettempdir()) / f"mppe_ros_test_domain_{number}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            return number, lock
+    raise RuntimeError("other test runs have all DDS domains")
+
+
+DOMAIN_ID, _LOCK = _reserve()
