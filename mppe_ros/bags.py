@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import cv2
@@ -329,13 +328,8 @@ class AnnotatedBag:
     def __enter__(self) -> AnnotatedBag:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None:
             self.close()
         else:
             self._writer.close()

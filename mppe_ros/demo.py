@@ -508,12 +508,9 @@ def _write_pictures(recording: Recording, source: Source, out: Path) -> None:
                 writer.write(drawing.fit(frame, writer.shape or frame.shape))
 
 
-_COASTING = TrackState.COASTING
-
-
 def _seen(record: Record) -> Record:
     """Without those of whom it is only said where they might be."""
-    poses = [pose for pose in present(record) if pose.get("tracking_state") != _COASTING]
+    poses = [pose for pose in present(record) if pose.get("tracking_state") != TrackState.COASTING]
     return {**record, "poses": poses}
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -390,13 +389,8 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close() if kind is None else self.discard()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        self.close() if failure is None else self.discard()
 
     def _open(self, rgb: Rgb) -> cv2.VideoWriter:
         height, width = rgb.shape[:2]
