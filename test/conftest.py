@@ -1,8 +1,13 @@
 """Fixtures of tests of nodes, and what the tests say at their end."""
 
+import os
 import sys
 
 import pytest
+
+# Before torch is there, and for all processes: threads that wait for a busy core take several
+# times as long, and small networks gain nothing by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

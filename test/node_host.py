@@ -77,9 +77,6 @@ class Host:
     """
 
     def __init__(self):
-        # Threads that wait for each other take ten times as long on a busy machine.
-        self._torch_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         self.pipeline = FakePipeline()
         self.nodes = []
         self._context = rclpy.Context()
@@ -114,7 +111,6 @@ class Host:
         for node in self.nodes:
             assert node.close()
         rclpy.shutdown(context=self._context)
-        torch.set_num_threads(self._torch_threads)
 
 
 def make_host(monkeypatch):

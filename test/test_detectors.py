@@ -8,7 +8,6 @@ it and for photographs that are not in this repository; boxes are left, top, rig
 from __future__ import annotations
 
 import urllib.error
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -53,15 +52,6 @@ WHOLE_NETWORKS = {
 }
 MOBILENET = "fasterrcnn_mobilenet_v3_large_320_fpn"
 SSDLITE = "ssdlite320_mobilenet_v3_large"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for a busy core make these tests several times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-import torch
 from click.shell_completion import get_completion_class
 from click.testing import CliRunner
 from recordings import CAMERA, calibration, jpeg_image, write_bag, write_film
@@ -35,14 +34,6 @@ LEFT_OUT = {
     "mppe eval mupots": "needs a data set; test_datasets.py makes some",
     "eval ": "a shell's; see test_completion",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def commands(page: str) -> list[str]:

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from recordings import CAMERA, CLIP, FPS, clip_frames
 
 import mppe_ros
@@ -17,10 +16,7 @@ from mppe_ros.structures import IntrinsicsError
 
 @pytest.fixture(scope="module")
 def estimate():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield PoseEstimator(device="cpu")
-    torch.set_num_threads(before)
+    return PoseEstimator(device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from recordings import (
     CAMERA,
@@ -29,15 +28,6 @@ from mppe_ros.pipeline import Pipeline
 
 FRAMES = 5
 PATIENCE_S = 240
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small networks gain nothing by more, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +95,7 @@ def test_an_interrupted_run_goes_on_with_the_same_result(whole, film, tmp_path, 
     command = [sys.executable, "-c", "from mppe_ros.cli import main; main(prog_name='mppe')"]
     process = subprocess.Popen(
         [*command, "run", str(film), "--fov", "60", "--out", str(out)],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     estimates = out / "estimates" / "1-of-1.jsonl"
     deadline = time.monotonic() + PATIENCE_S

@@ -64,12 +64,8 @@ class TinyTrunk(nn.Sequential):
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch):
+def tiny_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUNKS, "tiny", TinyTrunk)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -549,7 +545,7 @@ def test_two_processes_learn_together_stop_and_go_on(data: Path, tmp_path: Path)
     config = replace(config, recording=replace(config.recording, log_samples=8))
     settings, run = tmp_path / "pose.yaml", RunFolder(tmp_path / "run")
     settings.write_text(to_yaml(config))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     words = [
         sys.executable, "-m", "mppe_ros.cli", "train", "posenet", "--data", data, "--config",
