@@ -31,6 +31,7 @@ from mppe_ros import node as node_module
 from mppe_ros.depth import torso_depth_mm
 from mppe_ros.frames import FrameError
 from mppe_ros.throttle import Throttle
+from mppe_ros.weights import DEFAULT
 
 pytestmark = pytest.mark.ros
 
@@ -78,7 +79,7 @@ def test_people_come_out_with_the_images_stamp_and_frame(robot_of_built, people)
     assert poses.header.frame_id == FRAME_ID
     assert (poses.image_width, poses.image_height) == (people.shape[1], people.shape[0])
     assert poses.intrinsics_source == messages.Pose3DArray.INTRINSICS_CALIBRATED
-    assert poses.model.startswith("open-v0")
+    assert poses.model.startswith(DEFAULT)
     assert poses.poses
     for pose in poses.poses:
         assert len(pose.joints) == len(poses.joint_names)
