@@ -129,7 +129,7 @@ def test_the_presets_have_the_reference_schedule() -> None:
         ({"task": "joint", "sets_2d": ["imagenet"]}, "data set 'imagenet' is none of human36m"),
         ({"task": "posenet", "trunk": "hourglass2", "crop_size": 96}, "multiples of 64 px"),
         ({"task": "posenet", "trunk": "hourglass2", "decoder": "regression"}, "has no maps"),
-        ({"task": "detectnet", "detector": "yolo"}, "detector 'yolo' is none of open_v0"),
+        ({"task": "detectnet", "detector": "yolo"}, "detector 'yolo' is none of open_s"),
         ({"task": "rootnet", "validation_set": "mscoco"}, "no depth to compare with"),
         ({"task": "rootnet", "optimisation": {"total_samples": 0}}, "how long shall it last"),
     ],
