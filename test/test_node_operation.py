@@ -131,7 +131,7 @@ def test_cleaning_up_frees_the_memory(host, monkeypatch):
     node = host.start("/memory", autostart=False)
     frame = Frame(make_image(SMALL), INFO)
     sizes = []
-    for _ in range(20):
+    for _ in range(10):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         node._processor(frame, node.settings)
         networks = weakref.ref(node._processor.pipeline.estimator)
