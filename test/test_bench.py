@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import cv2
@@ -92,3 +94,25 @@ def test_the_command_gives_every_figure_and_the_stages() -> None:
     for case in record["sweep"]:
         assert sorted(case["stages"]) == sorted(stages)
         assert sum(case["stages"][name]["share"] for name in stages[:-1]) <= 1.001  # parts
+
+
+OVER_DDS = """
+import sys
+from mppe_ros import dds_benchmark
+dds_benchmark._WARM_UP, dds_benchmark._THROUGHPUT_S, dds_benchmark._ROUND_TRIPS = 1, 1.0, 5
+dds_benchmark._ANSWER_TIMEOUT_S = 120.0
+sys.exit(dds_benchmark.main(["open-v0", "fp32", "cpu", "torch"]))
+"""
+
+
+@pytest.mark.ros
+def test_the_node_is_measured_over_dds() -> None:
+    """By a real camera, node and echo, though not for long."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    pytest.importorskip("mppe_ros.msg", reason="needs the built package: make setup")
+    done = subprocess.run([sys.executable, "-c", OVER_DDS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == {"open_fps_4_people_dds", "ros_overhead_ms", "dds"}
+    assert found["dds"]["people"] > 0
+    assert found["dds"]["image_to_poses_ms"] > 0 and found["dds"]["image_to_echo_ms"] > 0
