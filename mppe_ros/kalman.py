@@ -1,30 +1,36 @@
 """A root's place and velocity over time: a Kalman filter of walking people.
 
-The root goes along a path of constant velocity that random accelerations bend (Bar-Shalom et al.
-2001, section 6.2.2), and sways about that path: a walker's pelvis bobs and rolls with every step,
-which says nothing of where it is going. The sway is an Ornstein-Uhlenbeck process. Positions are
-measured, each with a covariance of its own that is long along the viewing ray.
+The root goes along a path, sways about it, and is seen with errors. All three are Gauss-Markov
+processes of first order (Bar-Shalom et al. 2001, sections 6.2 and 8.2), which differ in how soon
+they forget: the path's velocity within seconds, as people turn and stop; the sway (a walker's
+pelvis bobs with every step) and what is new in the network's error within some images. Where it
+is known which way is up, people neither rise nor sink for long, and sway little but up and down.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from .structures import FloatArray
 
-# Spectral density of people's acceleration, mm²/s³: a walker's velocity changes by 0.5 m/s within
-# a second. Together with the sway the least velocity error on the paths of generated walkers.
-ACCELERATION_MM2_S3 = 0.25e6
-SWAY_MM = 25.0  # standard deviation, each axis
-SWAY_TIME_S = 0.1  # after which it has forgotten itself to 37 %
-# Before the second look nobody knows where a person is going: standard deviation, each axis.
-INITIAL_SPEED_MM_S = 1000.0
+# Standard deviations along a horizontal and the vertical axis, and the time after which a process
+# has forgotten itself to 37 %: of generated people's pelvises (docs/tracking.md).
+SPEED_MM_S, RISE_MM_S, SPEED_TIME_S = 700.0, 50.0, 2.5
+SWAY_MM, BOB_MM, SWAY_TIME_S = 5.0, 30.0, 0.2
+# Where nobody knows which way is up, each axis may be the vertical one.
+_ANY_SWAY_MM = 25.0
+# Of a measurement's variance, what changes from image to image, and how fast. The rest lasts: the
+# network takes small people for distant ones, always the same way. Measured with `open-v0`.
+FRESH_SHARE, FRESH_TIME_S = 0.15, 0.1
+# A path that nobody knows yet, mm; a measurement tells all of it.
+_ANYWHERE_MM = 1e5
 
-_ROOT = np.hstack([np.eye(3), np.zeros((3, 3)), np.eye(3)])  # path + sway
+_ZERO, _ONE = np.zeros((3, 3)), np.eye(3)
+_ROOT = np.hstack([_ONE, _ZERO, _ONE, _ZERO])  # path + sway
 
 
 class Innovation(NamedTuple):
@@ -41,24 +47,34 @@ class Innovation(NamedTuple):
 
 @dataclass(frozen=True)
 class Motion:
-    """Where a root is and where it is going, mm and mm/s, in a frame that doesn't move."""
+    """Where a root is and where it is going, mm and mm/s, in a frame that doesn't move.
 
-    mean: FloatArray  # (9,) path, velocity, sway
-    covariance: FloatArray  # (9, 9)
+    The error is kept in standard deviations of the measurement, which may change with it.
+    """
+
+    mean: FloatArray  # (12,) path, velocity, sway, error
+    covariance: FloatArray  # (12, 12)
+    up: FloatArray | None = None  # (3,) unit vector
 
     @classmethod
-    def at(cls, position_mm: FloatArray, covariance_mm2: FloatArray) -> Motion:
-        """Seen for the first time."""
-        covariance = np.zeros((9, 9))
-        covariance[:3, :3] = covariance_mm2
-        covariance[3:6, 3:6] = np.eye(3) * INITIAL_SPEED_MM_S**2
-        covariance[6:, 6:] = np.eye(3) * SWAY_MM**2
-        return cls(np.concatenate([position_mm, np.zeros(6)]), covariance)
+    def at(
+        cls, position_mm: FloatArray, covariance_mm2: FloatArray, up: FloatArray | None = None
+    ) -> Motion:
+        """Seen for the first time.
+
+        :param covariance_mm2: (3, 3) of the measurement, all of it.
+        """
+        covariance = np.zeros((12, 12))
+        covariance[:3, :3] = _ONE * _ANYWHERE_MM**2
+        covariance[3:6, 3:6], covariance[6:9, 6:9] = _spreads(up)
+        covariance[9:, 9:] = _ONE
+        anywhere = cls(np.concatenate([position_mm, np.zeros(9)]), covariance, up)
+        return anywhere.corrected(position_mm, covariance_mm2)
 
     @property
     def position_mm(self) -> FloatArray:
         """(3,) of the root, sway included."""
-        return self.mean[:3] + self.mean[6:]
+        return self.mean[:3] + self.mean[6:9]
 
     @property
     def velocity_mm_s(self) -> FloatArray:
@@ -67,7 +83,7 @@ class Motion:
 
     @property
     def position_covariance_mm2(self) -> FloatArray:
-        """(3, 3)"""
+        """(3, 3), without what lasts of the measurements' errors."""
         return _ROOT @ self.covariance @ _ROOT.T
 
     @property
@@ -77,29 +93,61 @@ class Motion:
 
     def predicted(self, dt_s: float) -> Motion:
         """The same ``dt_s`` later."""
-        kept = math.exp(-dt_s / SWAY_TIME_S)
-        moves = np.array([[1, dt_s, 0], [0, 1, 0], [0, 0, kept]])
-        bent = ACCELERATION_MM2_S3
-        noise = np.array([
-            [bent * dt_s**3 / 3, bent * dt_s**2 / 2, 0],
-            [bent * dt_s**2 / 2, bent * dt_s, 0],
-            [0, 0, SWAY_MM**2 * (1 - kept**2)],
-        ])  # fmt: skip
-        # Each of the three axes alike.
-        moves, noise = np.kron(moves, np.eye(3)), np.kron(noise, np.eye(3))
-        return Motion(moves @ self.mean, moves @ self.covariance @ moves.T + noise)
+        kept, sway_kept, error_kept = (
+            math.exp(-dt_s / time_s) for time_s in (SPEED_TIME_S, SWAY_TIME_S, FRESH_TIME_S)
+        )
+        way = SPEED_TIME_S * (1 - kept)
+        moves = np.kron(np.diag([1, kept, sway_kept, error_kept]), _ONE)
+        moves[:3, 3:6] = way * _ONE
+        speed, sway = _spreads(self.up)
+        # What a velocity that forgets itself adds to the path (ibid., 8.2.3), per its variance.
+        path = 2 * SPEED_TIME_S * (dt_s - way) - way**2
+        noise = np.zeros((12, 12))
+        noise[:6, :6] = np.kron([[path, way * (1 - kept)], [way * (1 - kept), 1 - kept**2]], speed)
+        noise[6:9, 6:9] = (1 - sway_kept**2) * sway
+        noise[9:, 9:] = (1 - error_kept**2) * _ONE
+        return replace(
+            self, mean=moves @ self.mean, covariance=moves @ self.covariance @ moves.T + noise
+        )
 
     def innovation(self, position_mm: FloatArray, covariance_mm2: FloatArray) -> Innovation:
         """A measured position against this prediction."""
-        return Innovation(
-            position_mm - self.position_mm, self.position_covariance_mm2 + covariance_mm2
+        seen = _seen(covariance_mm2)
+        return Innovation(position_mm - seen @ self.mean, seen @ self.covariance @ seen.T)
+
+    def corrected(
+        self, position_mm: FloatArray, covariance_mm2: FloatArray, gate: float = math.inf
+    ) -> Motion:
+        """With a measured position taken in.
+
+        :param gate: of the normalised innovation squared; an outlier moves the estimate no more
+            than a measurement at the gate's edge would.
+        """
+        innovation = self.innovation(position_mm, covariance_mm2)
+        excess = max(1.0, innovation.squared / gate)
+        seen = _seen(covariance_mm2)
+        gain = np.linalg.solve(excess * innovation.covariance_mm2, seen @ self.covariance).T
+        # Joseph's form stays symmetric and positive definite.
+        kept = np.eye(12) - gain @ seen
+        noise = (excess - 1) * innovation.covariance_mm2
+        spread = kept @ self.covariance @ kept.T + gain @ noise @ gain.T
+        return replace(
+            self, mean=self.mean + gain @ innovation.residual_mm, covariance=spread
         )
 
-    def corrected(self, position_mm: FloatArray, covariance_mm2: FloatArray) -> Motion:
-        """With a measured position taken in."""
-        residual, covariance = self.innovation(position_mm, covariance_mm2)
-        gain = np.linalg.solve(covariance, _ROOT @ self.covariance).T  # (9, 3)
-        # Joseph's form stays symmetric and positive definite.
-        kept = np.eye(9) - gain @ _ROOT
-        spread = kept @ self.covariance @ kept.T + gain @ covariance_mm2 @ gain.T
-        return Motion(self.mean + gain @ residual, spread)
+
+def _spreads(up: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """(3, 3) each: covariances of velocity and sway of somebody of whom nothing is known."""
+    if up is None:
+        return SPEED_MM_S**2 * _ONE, _ANY_SWAY_MM**2 * _ONE
+    vertical = np.outer(up, up)
+    level = _ONE - vertical
+    speed = SPEED_MM_S**2 * level + RISE_MM_S**2 * vertical
+    return speed, SWAY_MM**2 * level + BOB_MM**2 * vertical
+
+
+def _seen(covariance_mm2: FloatArray) -> FloatArray:
+    """(3, 12): path + sway + error, whose standard deviations are those of the measurement."""
+    variances, axes = np.linalg.eigh(FRESH_SHARE * covariance_mm2)
+    error = (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
+    return np.hstack([_ONE, _ZERO, _ONE, error])

@@ -122,6 +122,12 @@ class Settings:
         "empty = output_frame.",
         read_only=True,
     )
+    tracking_on_floor: bool = _row(
+        False,
+        "People stand on the plane z = 0 of tracking_frame, which tells how far away they are.",
+        group="tracking",
+        read_only=True,
+    )
     autostart: bool = _row(
         True, "Configure and activate at start; false = a lifecycle manager does.", read_only=True
     )

@@ -92,7 +92,10 @@ class Processor:
         self._sequence: PoseSequence | None = None  # None = tracking is off
         if settings.tracking_enabled:
             self._sequence = PoseSequence(
-                pipeline, tracking=settings.tracking_options, ids=ids or count(1)
+                pipeline,
+                tracking=settings.tracking_options,
+                on_floor=settings.tracking_on_floor,
+                ids=ids or count(1),
             )
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from . import floor
 from .boxes import box_iou
 from .detectors import SCORE_THRESHOLD
 from .devices import StageClock
@@ -48,6 +49,8 @@ class PoseSequence:
     in the image are there too (COASTING: predicted), and once those who are given up (LOST).
 
     :param detection_interval: images; 1 = DetectNet looks at every one.
+    :param on_floor: people stand on the plane z = 0 of the frame that ``camera_to_world`` leads
+        to, which tells how far away they are (`floor.fuse`).
     :param ids: numbers for people, shared by sequences whose ids must not meet.
 
     ``smoothing`` may change from image to image, ``pipeline.options`` too. After a `step`,
@@ -62,10 +65,11 @@ class PoseSequence:
         tracking: TrackingOptions | None = None,
         smoothing: SmoothingOptions | None = None,
         detection_interval: int = DETECTION_INTERVAL,
+        on_floor: bool = False,
         ids: Iterator[int] | None = None,
     ) -> None:
         self.pipeline, self.detection_interval = pipeline, detection_interval
-        self.smoothing = smoothing or SmoothingOptions()
+        self.smoothing, self.on_floor = smoothing or SmoothingOptions(), on_floor
         self.tracker = Tracker(pipeline.skeleton, pipeline.root_error, tracking, ids)
         self.stage_ms: dict[str, float] = {}
         self.detected = False
@@ -113,6 +117,10 @@ class PoseSequence:
         if refine is not None:
             better = refine([one.person for one in seen])
             seen = [Seen(new, old.detected) for new, old in zip(better, seen, strict=True)]
+        seen = [
+            one._replace(person=self._corrected(one.person, camera_to_world, intrinsics))
+            for one in seen
+        ]
         clock.lap("fuse")
         self.seen = seen
         result = self.tracker.update(seen, self.smoothing)
@@ -183,6 +191,15 @@ class PoseSequence:
             for person, track in zip(people, of_track, strict=True)
             if person is not None and (track is None or _there(person, track))
         ]
+
+    def _corrected(
+        self, person: Person, camera_to_world: FloatArray | None, intrinsics: Intrinsics
+    ) -> Person:
+        """A person where the floor says, if it has a say."""
+        if not self.on_floor or camera_to_world is None:
+            return person
+        skeleton, error = self.pipeline.skeleton, self.pipeline.root_error
+        return floor.fuse(person, camera_to_world, intrinsics, skeleton, error)
 
     def _plan_detection(self, before: Sequence[Expected], people: Sequence[Person]) -> None:
         """DetectNet looks at the next image if somebody just went missing or isn't sure yet, and

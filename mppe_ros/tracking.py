@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from . import camera
 from .boxes import BoxFromPose, box_iou
-from .kalman import Motion
+from .kalman import FRESH_SHARE, Innovation, Motion
 from .orientation import root_orientation
 from .skeletons import Skeleton
 from .smoothing import JointSmoother, SmoothingOptions
@@ -39,9 +39,6 @@ _GATE = 16.27
 _JOINT_SCALE_MM = 300.0
 _MAX_COST = 2.4
 _COASTING_WEIGHT = 0.5  # of joints and overlap, while the track's person is out of sight
-# Of the root's variance, what is new in each image: the network errs the same way in successive
-# images, and only the rest averages out (measured by `mppe eval tracking`: docs/tracking.md).
-FRESH_SHARE = 0.05
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
 _SAME_POSE = 0.12
 # Images that come late by less are taken as of the last one's time; more is time going back.
@@ -51,6 +48,8 @@ _LEAST_PERIOD_S = 1e-3
 # After a longer pause nobody is where they were.
 _INTERRUPTION_S = 5.0
 _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
+# Cosine of a camera's tilt: beyond, it isn't clear that the z axis of its world points up.
+_UPRIGHT = 0.5
 # Standard deviation, any direction, of a velocity that may be published.
 _MAX_VELOCITY_ERROR_MM_S = 500.0
 
@@ -87,6 +86,7 @@ class _View(NamedTuple):
     intrinsics: Intrinsics
     rotation: FloatArray  # (3, 3) of points of the camera frame into the tracks' frame
     origin_mm: FloatArray  # (3,) the camera in the tracks' frame
+    up: FloatArray | None  # (3,) in the tracks' frame, where it is known
 
     def to_tracks(self, points_mm: FloatArray) -> FloatArray:
         return points_mm @ self.rotation.T + self.origin_mm
@@ -167,7 +167,10 @@ class Tracker:
         """
         dt_s = self._elapsed(stamp_s, camera_to_world is not None)
         matrix = np.eye(4) if camera_to_world is None else np.asarray(camera_to_world, np.float64)
-        self._view = _View(intrinsics, matrix[:3, :3], matrix[:3, 3] * 1000)
+        # Frames that don't move have their z axis up (REP 105), unless a camera's is such a frame.
+        upright = -matrix[2, 1] > _UPRIGHT
+        up = np.array([0.0, 0.0, 1.0]) if upright else None
+        self._view = _View(intrinsics, matrix[:3, :3], matrix[:3, 3] * 1000, up)
         for track in self._tracks:
             track.predict(dt_s, self._view)
         return [track.expected(self._now_s) for track in self._tracks]
@@ -269,7 +272,7 @@ class _Track:
         self._smoother = JointSmoother()
         self._born_s = self._seen_s = self._detected_s = now_s
         position, self._covariance_mm2 = _root(seen.person, view)
-        self.motion = Motion.at(position, self._covariance_mm2 * FRESH_SHARE)
+        self.motion = Motion.at(position, self._covariance_mm2, view.up)
         self._joint_score = float(seen.person.joint_scores.mean())
         self._keep(seen, view)
         # The filter starts with what it sees, whatever its options are.
@@ -303,11 +306,11 @@ class _Track:
         )
 
     def cost(self, person: Person, view: _View) -> float:
-        """Of this person being the track's; infinite where it can't be."""
+        """Of this person being the track's."""
         position, covariance = _root(person, view)
-        distance = self.motion.innovation(position, covariance).squared
-        if not distance <= _GATE:
-            return np.inf
+        residual, expected = self.motion.innovation(position, covariance)
+        # Errors that last are the track's too, but not those of another person.
+        distance = Innovation(residual, expected + (1 - FRESH_SHARE) * covariance).squared
         relative = (person.joints_mm - person.root_mm) @ view.rotation.T
         apart = np.linalg.norm(relative - self._raw_relative_mm, axis=1)
         known = np.isfinite(apart)
@@ -320,12 +323,12 @@ class _Track:
     def surprise(self, person: Person, view: _View) -> float:
         """The root's normalised innovation squared."""
         position, covariance = _root(person, view)
-        return self.motion.innovation(position, covariance * FRESH_SHARE).squared
+        return self.motion.innovation(position, covariance).squared
 
     def see(self, seen: Seen, now_s: float, view: _View, smoothing: SmoothingOptions) -> None:
         person = seen.person
         position, self._covariance_mm2 = _root(person, view)
-        self.motion = _robustly_corrected(self.motion, position, self._covariance_mm2)
+        self.motion = self.motion.corrected(position, self._covariance_mm2, _GATE)
         dt_s, self._seen_s = now_s - self._seen_s, now_s
         if seen.detected:
             self.hits, self._detected_s = self.hits + 1, now_s
@@ -417,15 +420,6 @@ class _Track:
 def _root(person: Person, view: _View) -> tuple[FloatArray, FloatArray]:
     """Position and covariance in the tracks' frame."""
     return view.to_tracks(person.root_mm), view.turned_to_tracks(person.root_covariance_mm2)
-
-
-def _robustly_corrected(
-    motion: Motion, position_mm: FloatArray, covariance_mm2: FloatArray
-) -> Motion:
-    """An outlier moves the estimate no more than a measurement at the gate's edge would."""
-    noise = covariance_mm2 * FRESH_SHARE
-    excess = motion.innovation(position_mm, noise).squared / _GATE
-    return motion.corrected(position_mm, noise * max(1.0, excess))
 
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:

@@ -17,7 +17,7 @@ LAYERS = (
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results"),
     ("networks", "drawing", "depth", "frames", "diagnostics", "markers", "datasets",
      "tracking"),
-    ("weights", "detectors", "bags", "exports", "page", "plots"),
+    ("weights", "detectors", "bags", "exports", "page", "plots", "floor"),
     ("pipeline",),
     ("sequence",),
     ("estimator",),

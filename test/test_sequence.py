@@ -13,10 +13,10 @@ from mppe_ros.boxes import box_iou
 from mppe_ros.cli import main
 from mppe_ros.evaluation import tracking
 from mppe_ros.evaluation.truth import Photo
+from mppe_ros.kalman import FRESH_SHARE
 from mppe_ros.sequence import PoseSequence
 from mppe_ros.structures import Tracking, TrackState
 from mppe_ros.synthetic.kernel import View
-from mppe_ros.tracking import FRESH_SHARE
 
 SEEDS = (0, 1, 3)
 
@@ -156,6 +156,12 @@ def test_ids_are_kept_through_crossings(result):
 def test_poses_are_as_good_as_with_the_detector_at_every_image(result):
     assert result[0]["mpjpe_ratio_to_every_frame"] < 1.02
     assert result[0]["detector_share_of_frames"] < 0.5
+
+
+def test_velocities_and_what_the_filter_thinks_of_its_errors(result):
+    assert result[0]["velocity_rmse_mps"] < 0.42
+    assert 0.75 < result[0]["nis"] < 1.3
+    assert 0.75 < result[0]["nis_median"] < 1.3
 
 
 def test_the_share_of_new_noise_is_found_again(result):

@@ -9,15 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
-from walkers import CAMERA, ERROR, FPS, WalkersPipeline, draw_film, figure_mm, true_person
+from walkers import (
+    CAMERA,
+    ERROR,
+    FPS,
+    LEVEL,
+    WalkersPipeline,
+    draw_film,
+    figure_mm,
+    true_person,
+)
 
 from mppe_ros import camera
 from mppe_ros.boxes import BoxFromPose, box_iou
-from mppe_ros.kalman import Motion
+from mppe_ros.kalman import FRESH_SHARE, Motion
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.smoothing import SmoothingOptions
 from mppe_ros.structures import TrackState
-from mppe_ros.tracking import FRESH_SHARE, Seen, Tracker, TrackingOptions
+from mppe_ros.tracking import Seen, Tracker, TrackingOptions
 
 OFF = SmoothingOptions(enabled=False)
 EYES = WalkersPipeline(draw_film(0, people=1, frames=2))
@@ -237,6 +246,24 @@ def test_a_moving_camera_does_not_make_people_move():
     assert np.linalg.norm(one.tracking.velocity_mm_s) < 60
 
 
+def test_people_do_not_rise_where_it_is_known_which_way_is_up():
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 40, (60, 3))
+    rising = []
+    for upright in (LEVEL, LEVEL[[0, 2, 1, 3]]):  # the other world's y axis points up
+        tracker = make_tracker()
+        velocities = []
+        for index, off in enumerate(noise):
+            seen = person(-1 + 0.04 * index, 5.0)
+            seen = dataclasses.replace(seen, root_mm=seen.root_mm + off)
+            (one,) = look(tracker, [seen], index / 15, upright)
+            if one.tracking.velocity_mm_s is not None:
+                velocities.append(one.tracking.velocity_mm_s)
+        rising.append(np.std([velocity[1] for velocity in velocities]))
+        assert np.mean(velocities[20:], axis=0)[0] == pytest.approx(600, abs=150)
+    assert rising[0] < 0.5 * rising[1]
+
+
 def test_a_velocity_is_along_the_cameras_axes():
     tracker = make_tracker()
     pose = turning_camera(math.pi / 2, -4.0)  # looks along the world's x
@@ -256,21 +283,23 @@ def test_smoothing_off_is_exactly_what_the_networks_say():
             assert np.array_equal(getattr(one, name), getattr(seen, name)), name
 
 
-def test_a_filter_whose_noise_is_as_said_is_consistent():
+@pytest.mark.parametrize("up", [None, np.array([0.0, -1, 0])])
+def test_a_filter_whose_noise_is_as_said_is_consistent(up):
     """Normalised innovations of simulated walkers, whose noise and accelerations are the model's,
     follow chi-square."""
     rng = np.random.default_rng(0)
     squared = []
+    noise = np.diag([900.0, 900, 10000])
+    still = Motion.at(np.array([0.0, 0, 4000]), noise, up)
+    error = np.sqrt(FRESH_SHARE * noise)
     for _ in range(60):
-        true = Motion.at(np.array([0.0, 0, 4000]), np.eye(3))
-        state = np.concatenate([rng.multivariate_normal(np.zeros(9), true.covariance)])
-        state[:3] += (0, 0, 4000)
-        noise = np.diag([900.0, 900, 10000])
-        filtered = Motion.at(state[:3] + state[6:] + rng.normal(0, np.sqrt(np.diag(noise))), noise)
+        state = rng.multivariate_normal(still.mean, still.covariance)
+        filtered = still
         for _ in range(40):
-            step = Motion(state, np.zeros((9, 9))).predicted(1 / 15)
+            step = dataclasses.replace(still, mean=state, covariance=np.zeros((12, 12)))
+            step = step.predicted(1 / 15)
             state = rng.multivariate_normal(step.mean, step.covariance)
-            measured = state[:3] + state[6:] + rng.normal(0, np.sqrt(np.diag(noise)))
+            measured = state[:3] + state[6:9] + error @ state[9:]
             filtered = filtered.predicted(1 / 15)
             squared.append(filtered.innovation(measured, noise).squared)
             filtered = filtered.corrected(measured, noise)

@@ -16,14 +16,17 @@ import torch
 from mppe_ros import camera
 from mppe_ros.boxes import box_iou
 from mppe_ros.evaluation.truth import Photo, PhotoSet, TruePerson
+from mppe_ros.kalman import FRESH_SHARE, FRESH_TIME_S
 from mppe_ros.pipeline import PipelineOptions
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.structures import Detections, Intrinsics, JointStatus, Person, RootError
-from mppe_ros.tracking import FRESH_SHARE
 
 CAMERA = Intrinsics(400, 400, 239.5, 179.5, 480, 360)
 ERROR = RootError(along=0.05, across_mm=40.0, tilt_rad=0.1, heading_rad=0.3, fused_mm=60.0)
 FPS = 15.0
+# The camera's place in a world whose floor is z = 0, m; it looks along the world's y axis.
+LEVEL = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0.95], [0, 0, 0, 1]])
+BOB_MM, BOB_HZ = 25.0, 1.8  # of a walker's pelvis: half of its way up and down
 JOINT_NOISE_MM = 25.0
 
 # A standing person, mm, pelvis at the origin: x to the person's left, y down, z to the front.
@@ -38,6 +41,7 @@ _STANDING = {
     "R_Toe": (-110, 880, 150), "L_Toe": (110, 880, 150),
 }  # fmt: skip
 STANDING_MM = np.array([_STANDING[name] for name in MUCO_21.joint_names], np.float64)
+ANKLE_MM = 850.0  # below the pelvis
 _SWINGING = {"R_Knee": 0.5, "R_Ankle": 1.0, "R_Toe": 1.0, "L_Knee": -0.5, "L_Ankle": -1.0,
              "L_Toe": -1.0, "R_Wrist": -0.7, "R_Hand": -0.8, "L_Wrist": 0.7,
              "L_Hand": 0.8}  # fmt: skip
@@ -83,10 +87,17 @@ class Walker:
         return cls(np.array(times), np.array(points), phase, scale)
 
     def roots_mm(self, times_s: np.ndarray) -> np.ndarray:
-        """(T, 3); corners are rounded over half a second, as people turn."""
+        """(T, 3); corners are rounded over half a second, as people turn, and each step lifts."""
         around = times_s[:, None] + np.linspace(-0.3, 0.3, 7)
         x, z = (np.interp(around, self.knots_s, self.points_mm[:, i]).mean(1) for i in (0, 1))
-        return np.stack([x, np.zeros_like(x), z], axis=1)
+        on_feet = ANKLE_MM * (1 - self.scale)  # everybody's ankles are at the same height
+        return np.stack([x, on_feet + self._bob_mm(times_s), z], axis=1)
+
+    def _bob_mm(self, times_s: np.ndarray) -> np.ndarray:
+        """(T,) of the pelvis, while it goes somewhere."""
+        leg = np.searchsorted(self.knots_s, times_s, side="right").clip(1, len(self.knots_s) - 1)
+        walks = (self.points_mm[leg] != self.points_mm[leg - 1]).any(axis=1)
+        return BOB_MM * walks * np.sin(2 * np.pi * BOB_HZ * times_s + self.phase)
 
     def joints_mm(self, times_s: np.ndarray) -> list[np.ndarray]:
         """(21, 3) at each time."""
@@ -151,7 +162,7 @@ def draw_film(seed: int, people: int = 4, frames: int = 150) -> Film:
         ]
         clear = tuple(p for p in seen if p.visible_fraction >= 0.3 and _in_view(p))
         hidden = tuple(p for p in seen if p.visible_fraction < 0.3 and _in_view(p))
-        photos.append(Photo(str(frame), CAMERA, clear, hidden))
+        photos.append(Photo(str(frame), CAMERA, clear, hidden, LEVEL))
     return Film(f"walkers-{seed}", MUCO_21.joint_names, tuple(photos), Path(), None, FPS)
 
 
@@ -162,7 +173,8 @@ def _in_view(person: TruePerson) -> bool:
 class WalkersPipeline:
     """Sees a film's people, with errors drawn from the covariance that it states.
 
-    Of the root's variance `FRESH_SHARE` is new in each image, the rest stays with each person.
+    Of the root's variance `FRESH_SHARE` changes from image to image, the rest stays with each
+    person.
 
     :param recall: share of the detections that succeed.
     """
@@ -177,6 +189,7 @@ class WalkersPipeline:
         self._rng = np.random.default_rng(seed)
         self._recall = recall
         self._lasting: dict[int, np.ndarray] = {}
+        self._fresh: dict[int, np.ndarray] = {}  # as of the last image
 
     def upload(self, images, intrinsics):
         self._photo = next(self._photos)
@@ -213,11 +226,7 @@ class WalkersPipeline:
         root = truth.joints_mm[MUCO_21.root_index]
         covariance = camera.ray_covariance(root, ERROR.along * np.linalg.norm(root), 40.0)
         spread = np.linalg.cholesky(covariance)
-        if truth.track_id not in self._lasting:
-            self._lasting[truth.track_id] = self._rng.normal(size=3)
-        fresh = math.sqrt(FRESH_SHARE) * self._rng.normal(size=3)
-        lasting = math.sqrt(1 - FRESH_SHARE) * self._lasting[truth.track_id]
-        seen_root = root + spread @ (fresh + lasting)
+        seen_root = root + spread @ self._error(truth.track_id)
         noise = self._rng.normal(0, JOINT_NOISE_MM, truth.joints_mm.shape)
         joints = seen_root + truth.joints_mm - root + noise
         count = len(joints)
@@ -232,3 +241,13 @@ class WalkersPipeline:
             joint_scores=np.full(count, sharpness),
             joint_status=np.full(count, JointStatus.OK, np.uint8),
         )
+
+    def _error(self, track_id: int) -> np.ndarray:
+        """(3,) standard deviations, one image after the last that this person was seen in."""
+        new = self._rng.normal(size=3)
+        kept = math.exp(-1 / FPS / FRESH_TIME_S)
+        lasting = self._lasting.setdefault(track_id, self._rng.normal(size=3))
+        last = self._fresh.get(track_id)
+        fresh = new if last is None else kept * last + math.sqrt(1 - kept**2) * new
+        self._fresh[track_id] = fresh
+        return math.sqrt(FRESH_SHARE) * fresh + math.sqrt(1 - FRESH_SHARE) * lasting

@@ -33,6 +33,7 @@ from .run import make_folder
     default=True,
     help="Use where the camera was, if the film says so.",
 )
+@click.option("--on-floor", is_flag=True, help="People stand on the floor, z = 0 of the world.")
 @pipeline_options(PipelineOptions.detection_threshold)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for plots (matplotlib).")
 def tracking(
@@ -40,6 +41,7 @@ def tracking(
     clip: bool,
     interval: int,
     camera_pose: bool,
+    on_floor: bool,
     as_json: bool,
     out: Path | None,
     **options: Any,
@@ -64,7 +66,12 @@ def tracking(
         takes, every_frame = (
             [
                 tracking_.run(
-                    pipeline, film, detection_interval=n, camera_known=camera_pose, tick=bar.update
+                    pipeline,
+                    film,
+                    detection_interval=n,
+                    camera_known=camera_pose,
+                    on_floor=on_floor,
+                    tick=bar.update,
                 )
                 for film in films
             ]

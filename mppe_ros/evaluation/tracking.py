@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import chi2
 
 from ..pipeline import Pipeline
 from ..sequence import DETECTION_INTERVAL, PoseSequence
@@ -39,6 +40,8 @@ MAX_DISTANCE_M = 0.5
 WALKING_MPS = 0.3
 # The true velocity is a mean over about a step, as a walker's pelvis bobs: half of that time.
 _HALF_STEP_S = 0.27
+# Errors this far apart have forgotten of each other what they ever forget (kalman.py).
+_FRESH_S = 0.5
 
 _COLUMNS = (
     Column("idf1", "IDF1", 3),
@@ -47,6 +50,7 @@ _COLUMNS = (
     Column("id_switches", "id switches"),
     Column("velocity_rmse_mps", "velocity RMSE, m/s", 2),
     Column("nis", "NIS", 2),
+    Column("nis_median", "median NIS", 2),
     Column("mpjpe_mm", "MPJPE, mm"),
     Column("mpjpe_ratio_to_every_frame", "to every frame", 3),
     Column("detector_share_of_frames", "detector share", 2),
@@ -85,14 +89,18 @@ def run(
     *,
     detection_interval: int = DETECTION_INTERVAL,
     camera_known: bool = True,
+    on_floor: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> Take:
     """Looks at a film, as a robot would.
 
     :param camera_known: use where the camera was, if the film says so.
+    :param on_floor: people stand on the plane z = 0 of the film's world.
     :param tick: called after each image.
     """
-    sequence = PoseSequence(pipeline, detection_interval=detection_interval)
+    sequence = PoseSequence(
+        pipeline, detection_interval=detection_interval, on_floor=on_floor
+    )
     instants: list[Instant] = []
     seconds = 0.0
     for index, (photo, rgb) in enumerate(film.pictures()):
@@ -260,17 +268,16 @@ def _places_m(photo: Photo, film: PhotoSet, camera_known: bool) -> dict[int, Flo
 
 
 def fresh_share(takes: Sequence[Take]) -> float | None:
-    """Of the variance of the roots' distance, what is new in each image: half of that of the
-    difference of successive errors. By medians, as some errors are of another person."""
+    """Of the variance of the roots' distance, what changes over time: half of that of the
+    difference of errors `_FRESH_S` apart. By medians, as some errors are of another person."""
     errors: list[float] = []
     changes: list[float] = []
     for take in takes:
-        before: dict[int, float] = {}
-        for instant in take.instants:
-            now = _distance_errors(instant, take.film)
-            errors += now.values()
+        lag = max(1, round(_FRESH_S * take.film.fps))
+        found = [_distance_errors(instant, take.film) for instant in take.instants]
+        errors += [error for now in found for error in now.values()]
+        for before, now in zip(found, found[lag:], strict=False):
             changes += [now[key] - before[key] for key in now.keys() & before.keys()]
-            before = now
     if not changes:
         return None
     return float(np.median(np.abs(changes)) ** 2 / (2 * np.median(np.abs(errors)) ** 2))
@@ -358,6 +365,7 @@ def _figures(
         "velocity_rmse_mps": _rms(errors[errors[:, 0] >= WALKING_MPS, 1]),
         "velocity_rmse_standing_mps": _rms(errors[errors[:, 0] < WALKING_MPS, 1]),
         "nis": float(np.mean(innovations)) / 3 if innovations else None,
+        "nis_median": float(np.median(innovations) / chi2.median(3)) if innovations else None,
         "fresh_share": fresh_share([every for _, every in pairs]),
         **_pose_figures(pipeline, pairs),
         "detector_share_of_frames": float(np.mean([one.detected for one in instants])),
