@@ -251,3 +251,15 @@ class WalkersPipeline:
         fresh = new if last is None else kept * last + math.sqrt(1 - kept**2) * new
         self._fresh[track_id] = fresh
         return math.sqrt(FRESH_SHARE) * fresh + math.sqrt(1 - FRESH_SHARE) * lasting
+
+
+if __name__ == "__main__":  # the figures of docs/tracking.md
+    from mppe_ros.evaluation import tracking
+
+    films = [draw_film(seed, people=3, frames=120) for seed in range(10)]
+    for up in (True, False):
+        takes = [
+            tracking.run(WalkersPipeline(film, seed), film, camera_known=up)
+            for seed, film in enumerate(films)
+        ]
+        print(tracking.table(tracking.record(WalkersPipeline(films[0]), takes, takes, up)))
