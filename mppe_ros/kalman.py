@@ -1,7 +1,7 @@
 """A root's place and velocity over time: a Kalman filter of walking people.
 
 The root goes along a path, sways about it, and is seen with errors. All three are Gauss-Markov
-processes of first order (Bar-Shalom et al. 2001, sections 6.2 and 8.2), which differ in how soon
+processes of first order (Bar-Shalom et al. 2001, chapters 6 and 8), which differ in how soon
 they forget: the path's velocity within seconds, as people turn and stop; the sway (a walker's
 pelvis bobs with every step) and what is new in the network's error within some images. Where it
 is known which way is up, people neither rise nor sink for long, and sway little but up and down.
@@ -100,7 +100,7 @@ class Motion:
         moves = np.kron(np.diag([1, kept, sway_kept, error_kept]), _ONE)
         moves[:3, 3:6] = way * _ONE
         speed, sway = _spreads(self.up)
-        # What a velocity that forgets itself adds to the path (ibid., 8.2.3), per its variance.
+        # What a velocity that forgets itself adds to the path, per its variance.
         path = 2 * SPEED_TIME_S * (dt_s - way) - way**2
         noise = np.zeros((12, 12))
         noise[:6, :6] = np.kron([[path, way * (1 - kept)], [way * (1 - kept), 1 - kept**2]], speed)
