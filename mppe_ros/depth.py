@@ -76,7 +76,7 @@ def fuse(
             f"the depth image is {depth_m.shape[1]}x{depth_m.shape[0]} px, the image "
             f"{intrinsics.width}x{intrinsics.height} px: it must be registered to the image"
         )
-    along_mm, across_mm = _deviations_mm(person)
+    along_mm, across_mm = deviations_mm(person)
     expected = float(person.root_mm[2])
     # The covariance is along the ray, of which Z is the part along the optical axis.
     obliquity = expected / float(np.linalg.norm(person.root_mm))
@@ -90,10 +90,10 @@ def fuse(
     gain = uncertainty**2 / (uncertainty**2 + noise**2)
     root_z = expected + gain * (measured - expected)
     along_mm = np.sqrt(1 - gain) * along_mm
-    return _moved(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
+    return moved_to(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
 
 
-def _deviations_mm(person: Person) -> tuple[float, float]:
+def deviations_mm(person: Person) -> tuple[float, float]:
     """The root's standard deviation along and across the viewing ray (`camera.ray_covariance`)."""
     ray = person.root_mm / np.linalg.norm(person.root_mm)
     along = float(ray @ person.root_covariance_mm2 @ ray)
@@ -156,7 +156,7 @@ def _measure(votes_mm: FloatArray, expected_mm: float, uncertainty_mm: float) ->
     return float(votes[neighbours[counts.argmax()]].mean())
 
 
-def _moved(
+def moved_to(
     person: Person,
     root_z_mm: float,
     along_mm: float,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import camera
-from .depth import _deviations_mm, _moved
+from .depth import deviations_mm, moved_to
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, JointStatus, Person, RootError
 
@@ -49,7 +49,7 @@ def fuse(
     # A lifted foot is seen where the floor is farther away.
     measured = float(depths.min())
     noise = measured * FOOT_ERROR_MM / height_mm
-    along_mm, across_mm = _deviations_mm(person)
+    along_mm, across_mm = deviations_mm(person)
     uncertainty = along_mm * expected / float(np.linalg.norm(person.root_mm))
     if abs(measured - expected) > _GATE * np.hypot(uncertainty, noise):
         return person
@@ -57,7 +57,7 @@ def fuse(
     gain = uncertainty**2 / (uncertainty**2 + noise**2)
     root_z = expected + gain * (measured - expected)
     along_mm = np.sqrt(1 - gain) * along_mm
-    return _moved(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
+    return moved_to(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
 
 
 def _root_depths_mm(

@@ -1,5 +1,7 @@
 """The node's people over time: real messages between real nodes, a pipeline without networks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from node_host import FakePipeline
@@ -7,6 +9,7 @@ from node_rig import SMALL, added, deleted, make_image, make_info, wait_until
 from std_srvs.srv import Trigger
 
 from mppe_ros import node as node_module
+from mppe_ros.floor import ANKLES
 from mppe_ros.frames import FrameError
 from mppe_ros.structures import Detections
 
@@ -192,3 +195,34 @@ def test_a_missing_tracking_frame_is_said_and_people_are_tracked(robot, host, mo
     assert wait_until(lambda: robot.log("as if the camera stood still"))
     assert wait_until(lambda: robot.status("as if the camera stood still"), film.show)
     assert person_of(film.show())[0] == 1
+
+
+class Level(NoTransforms):
+    """A camera that looks ahead, 1.5 m above the floor of every frame."""
+
+    def __call__(self, frame_id, source_frame_id, stamp):
+        return np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1.0]])
+
+
+class Standing(Visitor):
+    """Its person seems to be at 3 m, give or take 1 m; its feet are where the floor is at 4 m."""
+
+    def estimate(self, images, intrinsics, detections):
+        ((person,),) = super().estimate(images, intrinsics, detections)
+        (camera,) = intrinsics
+        pixels = person.joints_px.copy()
+        pixels[list(self.skeleton.indices(ANKLES))] = camera.cx, camera.cy + camera.fy * 1.4 / 4
+        covariance = np.diag([50.0, 50.0, 1000.0]) ** 2
+        return [[dataclasses.replace(person, joints_px=pixels, root_covariance_mm2=covariance)]]
+
+
+@pytest.mark.parametrize(("on_floor", "distance_m"), [(False, 3.0), (True, 4.0)])
+def test_people_on_the_floor_are_where_their_feet_are(
+    robot, host, monkeypatch, on_floor, distance_m
+):
+    monkeypatch.setattr(node_module, "TransformLookup", Level)
+    host.pipeline = Standing()
+    options = {"tracking.on_floor": on_floor}
+    host.start(robot.namespace, tracking_frame="odom", **options)
+    (person,) = Film(robot).show().poses
+    assert person.root.pose.position.z == pytest.approx(distance_m, abs=0.1)
