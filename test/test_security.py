@@ -186,30 +186,26 @@ def allowed(namespace: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.ros
-def test_the_policy_allows_what_the_node_does_and_no_more(monkeypatch) -> None:
+def test_the_policy_allows_what_the_node_does_and_no_more(request) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2")
     node_rig = pytest.importorskip("node_rig", reason="needs the built package: make setup")
-    host = node_rig.make_host(monkeypatch)
-    namespace = "/security"
-    try:
-        nodes = [
-            host.start(f"{namespace}_{transport}", depth_fusion=True, image_transport=transport)
-            for transport in ("raw", "compressed")
-        ]
+    host, namespace = request.getfixturevalue("host"), "/security"
+    nodes = [
+        host.start(f"{namespace}_{transport}", depth_fusion=True, image_transport=transport)
+        for transport in ("raw", "compressed")
+    ]
 
-        def uses(method: str) -> set[str]:
-            return {
-                name.replace(node.get_namespace(), namespace)
-                for node in nodes
-                for name, _ in getattr(node, f"get_{method}_names_and_types_by_node")(
-                    "mppe", node.get_namespace()
-                )
-            }
+    def uses(method: str) -> set[str]:
+        return {
+            name.replace(node.get_namespace(), namespace)
+            for node in nodes
+            for name, _ in getattr(node, f"get_{method}_names_and_types_by_node")(
+                "mppe", node.get_namespace()
+            )
+        }
 
-        expected = allowed(namespace)
-        asked = expected["subscribe"] - {"/clock", "/tf", "/tf_static"}  # the parameters' say
-        node_rig.wait_until(lambda: uses("service") == expected["reply"])
-        node_rig.wait_until(lambda: uses("publisher") == expected["publish"])
-        node_rig.wait_until(lambda: uses("subscriber") == asked)
-    finally:
-        host.close()
+    expected = allowed(namespace)
+    asked = expected["subscribe"] - {"/clock", "/tf", "/tf_static"}  # the parameters' say
+    node_rig.wait_until(lambda: uses("service") == expected["reply"])
+    node_rig.wait_until(lambda: uses("publisher") == expected["publish"])
+    node_rig.wait_until(lambda: uses("subscriber") == asked)
