@@ -37,7 +37,7 @@ from .skeletons import HUMAN36M_17, MUCO_21, Skeleton, UnknownSkeletonError, ske
 from .structures import RootError
 from .trunks import TRUNKS
 
-DEFAULT = "open-v0"
+DEFAULT = "open-s"
 RESOURCES = Path(__file__).parent / "resources"
 
 
@@ -246,11 +246,11 @@ _OPEN_V0_ERROR = RootError(
 )
 
 _OPEN_S_ERROR = RootError(
-    along=0.17,
-    across_mm=56.0,
+    along=0.134,
+    across_mm=41.0,
     tilt_rad=math.radians(10),
-    heading_rad=math.radians(33),
-    fused_mm=60.0,
+    heading_rad=math.radians(25),
+    fused_mm=59.0,
 )
 
 SETS = {
@@ -268,17 +268,12 @@ SETS = {
                     "550e0a7395dc6c258a29af9dfccb23536ba13dae6c0c705443e4dff4f907445d",
                 ),
                 WeightFile(
-                    "root",
-                    "root.safetensors",
-                    "a2b82d097f1c78d995d24b90ecb57b819facb76bf5ebe3e3d0a7ea74b5635f31",
-                ),
-                WeightFile(
-                    "pose",
-                    "pose.safetensors",
-                    "8d0f68f980fd797457a879e29c789a0d837d6e9c9c1514fba6e0e81c313cb265",
+                    "root_pose",
+                    "root_pose.safetensors",
+                    "6892433fdbb1fb93a4ed047b65903078c23e1e7ccb8eed5a4daa29f341e00c58",
                 ),
             ),
-            build=_build_lite,
+            build=_build_lite_joint,
             crop=_LITE_CROP,
             root_error=_OPEN_S_ERROR,
             joints=MUCO_21.name,

@@ -32,7 +32,7 @@ def show(name: str) -> None:
     """Everything the registry says of a set, and its model card.
 
     \b
-    mppe weights show open-v0
+    mppe weights show open-s
     """
     weight_set = registry.find(name)
     digests = registry.digests(weight_set)
@@ -75,7 +75,7 @@ def verify(name: str | None) -> None:
 
     \b
     mppe weights verify
-    mppe weights verify open-v0
+    mppe weights verify open-s
     """
     chosen = [registry.find(name)] if name else registry.SETS.values()
     for weight_set in chosen:
