@@ -53,7 +53,7 @@ def test_json_lines_have_the_message_fields_and_the_order_of_the_boxes(
     assert line["intrinsics_source"] == 0
     assert [pose["bbox"] for pose in line["poses"]] == [[200, 40, 60, 150], [30, 20, 90, 200]]
     for pose in line["poses"]:
-        assert len(pose["joints"]) == len(line["joint_names"]) == 17
+        assert len(pose["joints"]) == len(line["joint_names"]) > 0
         root = pose["root"]["pose"]["position"]
         assert root["z"] > 0
         for joint in pose["joints"]:
