@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
+
+# As in scripts/pose_node.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from ..checkpoints import CheckpointError
 from ..datasets import DatasetError

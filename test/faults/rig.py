@@ -148,6 +148,7 @@ class Rig:
         """Checks what holds in every case: nothing but what was sent is answered, and truly."""
         self._cases += 1
         self.node._throttle = Throttle(3600.0)
+        self._hear_all(f"case {self._cases} begins")  # what was said before it
         self._first_pose, self._first_log = len(self.robot.poses), len(self.robot.logs)
         yield
         assert self.host.alive
@@ -160,11 +161,14 @@ class Rig:
         """Warnings and errors of this case, but for those about a camera beside ours: DDS takes a
         killed one for alive for a while.
         """
-        mark = f"case {self._cases} ends"
-        self.node.get_logger().info(mark)
-        wait_until(lambda: self.robot.log(mark))
+        self._hear_all(f"case {self._cases} ends")
         texts = [log.msg for log in self._logs() if log.level >= _WARN]
         return [text for text in texts if "publishers on" not in text]
+
+    def _hear_all(self, mark: str) -> None:
+        """Waits for all that the node has logged."""
+        self.node.get_logger().info(mark)
+        wait_until(lambda: self.robot.log(mark))
 
     @property
     def notices(self) -> list[str]:
