@@ -135,13 +135,14 @@ def test_in_a_crowd_memory_is_short_and_smaller_batches_do(host, note_answer):
                 lambda: rig.robot.poses and len(rig.robot.poses[-1].poses) == 4,
                 lambda: rig.send(Shot.good()),
             )
-            assert sizes[:3] == [4, 2, 2]
+            crowd = sizes[sizes.index(4) :]  # an image from before may still be looked at
+            assert crowd[:3] == [4, 2, 2]
             level, _ = wait_until(
                 lambda: rig.robot.status("only 2 people at once"), lambda: rig.send(Shot.good())
             )
             assert level == 1
             note_answer(rig.answer())
-            assert max(sizes[3:]) <= 2
+            assert max(sizes[sizes.index(4) + 1 :]) <= 2
             (complaint,) = rig.complaints
             assert "memory holds only 2 people at once" in complaint
     finally:
