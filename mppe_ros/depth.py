@@ -5,22 +5,18 @@ root: the depth of the surface there, less how far PoseNet puts the torso from t
 how deep the torso's joints lie under its surface. The densest cluster of votes counts, so that an
 arm, an occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet
 by more than its own covariance allows, RootNet's word stands.
-
-What is measured that way is the root of PoseNet's torso, so its pixel is PoseNet's, too: on
-generated scenes it is nearer to the truth than RootNet's (docs/depth.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from transforms3d.quaternions import quat2mat
 
-from . import camera
-from .orientation import TORSO, root_orientation
+from . import distance
+from .orientation import TORSO
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, Person, RootError
 
@@ -63,9 +59,6 @@ def fuse(
 ) -> Person:
     """A person at the distance that RootNet and the depth image agree on.
 
-    The joints keep their pixels and their depths relative to the root, whose pixel becomes that of
-    PoseNet's pelvis; positions, covariance and orientation follow.
-
     :param depth_m: (H, W) Z, m, of the same pixels as the image; 0 or not finite where unknown.
     :param error: the weight set's.
     :return: the same person where depth is missing or disagrees.
@@ -76,29 +69,13 @@ def fuse(
             f"the depth image is {depth_m.shape[1]}x{depth_m.shape[0]} px, the image "
             f"{intrinsics.width}x{intrinsics.height} px: it must be registered to the image"
         )
-    along_mm, across_mm = deviations_mm(person)
-    expected = float(person.root_mm[2])
-    # The covariance is along the ray, of which Z is the part along the optical axis.
-    obliquity = expected / float(np.linalg.norm(person.root_mm))
-    uncertainty = along_mm * obliquity
+    expected, uncertainty = float(person.root_mm[2]), distance.uncertainty_mm(person)
     votes = surface_mm(person, depth_m, skeleton) + _torso_depth_mm(person, error)
     measured = _measure(votes, expected, float(np.hypot(uncertainty, error.fused_mm)))
     if measured is None:
         return person
-    noise = np.hypot(error.fused_mm, DEPTH_NOISE * measured)
-    # The better known of the two weighs more: a Kalman filter's update.
-    gain = uncertainty**2 / (uncertainty**2 + noise**2)
-    root_z = expected + gain * (measured - expected)
-    along_mm = np.sqrt(1 - gain) * along_mm
-    return moved_to(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
-
-
-def deviations_mm(person: Person) -> tuple[float, float]:
-    """The root's standard deviation along and across the viewing ray (`camera.ray_covariance`)."""
-    ray = person.root_mm / np.linalg.norm(person.root_mm)
-    along = float(ray @ person.root_covariance_mm2 @ ray)
-    across = (float(np.trace(person.root_covariance_mm2)) - along) / 2
-    return float(np.sqrt(along)), float(np.sqrt(max(across, 0.0)))
+    noise = float(np.hypot(error.fused_mm, DEPTH_NOISE * measured))
+    return distance.corrected(person, measured, noise, intrinsics, skeleton, error)
 
 
 def torso_depth_mm(forward_along_ray: float, heading_rad: float) -> float:
@@ -154,35 +131,3 @@ def _measure(votes_mm: FloatArray, expected_mm: float, uncertainty_mm: float) ->
     if counts.max() < _MIN_AGREEING * len(votes_mm):
         return None
     return float(votes[neighbours[counts.argmax()]].mean())
-
-
-def moved_to(
-    person: Person,
-    root_z_mm: float,
-    along_mm: float,
-    across_mm: float,
-    intrinsics: Intrinsics,
-    skeleton: Skeleton,
-    error: RootError,
-) -> Person:
-    """The person with the root at another Z and at PoseNet's pixel, the joints' as they were."""
-    root_px = _root_px(person, skeleton)
-    root_mm = camera.back_project(root_px, root_z_mm, intrinsics)
-    joints_z = person.joints_mm[:, 2] + root_z_mm - person.root_mm[2]
-    joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
-    orientation, orientation_covariance = root_orientation(joints_mm, skeleton, error)
-    return replace(
-        person,
-        root_px=root_px,
-        root_mm=root_mm,
-        root_covariance_mm2=camera.ray_covariance(root_mm, along_mm, across_mm),
-        joints_mm=joints_mm,
-        root_orientation_xyzw=orientation,
-        root_orientation_covariance=orientation_covariance,
-    )
-
-
-def _root_px(person: Person, skeleton: Skeleton) -> FloatArray:
-    """PoseNet's; RootNet's where no ray leads to that."""
-    known = np.isfinite(person.joints_mm[skeleton.root_index]).all()
-    return np.asarray(person.joints_px[skeleton.root_index] if known else person.root_px)

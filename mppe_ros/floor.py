@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import camera
-from .depth import deviations_mm, moved_to
+from . import camera, distance
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, JointStatus, Person, RootError
 
@@ -33,7 +32,7 @@ def fuse(
     skeleton: Skeleton,
     error: RootError,
 ) -> Person:
-    """A person at the distance that RootNet and the feet agree on; all pixels stay.
+    """A person at the distance that RootNet and the feet agree on.
 
     :param camera_to_world: (4, 4), m: the camera in a frame whose plane z = 0 is the floor.
     :param error: the weight set's.
@@ -49,15 +48,10 @@ def fuse(
     # A lifted foot is seen where the floor is farther away.
     measured = float(depths.min())
     noise = measured * FOOT_ERROR_MM / height_mm
-    along_mm, across_mm = deviations_mm(person)
-    uncertainty = along_mm * expected / float(np.linalg.norm(person.root_mm))
+    uncertainty = distance.uncertainty_mm(person)
     if abs(measured - expected) > _GATE * np.hypot(uncertainty, noise):
         return person
-    # The better known of the two weighs more: a Kalman filter's update.
-    gain = uncertainty**2 / (uncertainty**2 + noise**2)
-    root_z = expected + gain * (measured - expected)
-    along_mm = np.sqrt(1 - gain) * along_mm
-    return moved_to(person, root_z, along_mm, across_mm, intrinsics, skeleton, error)
+    return distance.corrected(person, measured, noise, intrinsics, skeleton, error)
 
 
 def _root_depths_mm(
