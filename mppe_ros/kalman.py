@@ -112,7 +112,9 @@ class Motion:
 
     def innovation(self, position_mm: FloatArray, covariance_mm2: FloatArray) -> Innovation:
         """A measured position against this prediction."""
-        seen = _seen(covariance_mm2)
+        return self._against(position_mm, _seen(covariance_mm2))
+
+    def _against(self, position_mm: FloatArray, seen: FloatArray) -> Innovation:
         return Innovation(position_mm - seen @ self.mean, seen @ self.covariance @ seen.T)
 
     def corrected(
@@ -123,9 +125,9 @@ class Motion:
         :param gate: of the normalised innovation squared; an outlier moves the estimate no more
             than a measurement at the gate's edge would.
         """
-        innovation = self.innovation(position_mm, covariance_mm2)
-        excess = max(1.0, innovation.squared / gate)
         seen = _seen(covariance_mm2)
+        innovation = self._against(position_mm, seen)
+        excess = max(1.0, innovation.squared / gate)
         gain = np.linalg.solve(excess * innovation.covariance_mm2, seen @ self.covariance).T
         # Joseph's form stays symmetric and positive definite.
         kept = np.eye(12) - gain @ seen
