@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 ENLARGE = 1.25
 
@@ -83,25 +86,31 @@ def crop_people(
         skipping pixels. The published networks were trained without.
     :return: (N, 3, size, size) float32, whole grey values 0..255, channels_last.
     """
-    crops = boxes_xywh_px.new_zeros((len(boxes_xywh_px), 3, size, size))
-    crops = crops.contiguous(memory_format=torch.channels_last)
+    cuts, rows = [], []
     for index, image in enumerate(images):
         of_image = (image_index == index).nonzero()[:, 0]
-        if len(of_image) == 0:
-            continue
-        pixels = image.permute(2, 0, 1)[None].to(crops.dtype)
         boxes = boxes_xywh_px[of_image]
         for level, of_level in _pyramid_levels(boxes, size, antialias):
-            cut = _sample(_shrink(pixels, level), boxes[of_level], size, level)
-            crops = crops.index_copy(0, of_image[of_level], cut)
-    # Networks are trained on crops stored as whole grey values; gradients pass straight through.
-    return crops + (crops.round() - crops).detach()
+            cuts.append(_cut(image, boxes[of_level], size, level))
+            rows.append(of_image[of_level])
+    if not cuts:
+        return boxes_xywh_px.new_zeros((0, 3, size, size))
+    cut = torch.cat(cuts) if len(cuts) > 1 else cuts[0]
+    if len(cuts) > 1:
+        cut = cut[torch.cat(rows).argsort()]
+    crops = cut.to(boxes_xywh_px.dtype)
+    if cut.is_floating_point():
+        # Networks are trained on whole grey values; gradients pass straight through.
+        crops = crops + (crops.round() - crops).detach()
+    return crops.contiguous(memory_format=torch.channels_last)
 
 
 def _pyramid_levels(
     boxes: torch.Tensor, size: int, antialias: bool
 ) -> list[tuple[int, torch.Tensor]]:
     """Which boxes are cut from which halving of the image: [(level, indices)]."""
+    if len(boxes) == 0:
+        return []
     if not antialias:
         return [(0, torch.arange(len(boxes), device=boxes.device))]
     sides = boxes[:, 2].detach().tolist()
@@ -112,10 +121,43 @@ def _pyramid_levels(
     ]
 
 
+def _cut(image: torch.Tensor, boxes: torch.Tensor, size: int, level: int) -> torch.Tensor:
+    """(n, 3, size, size) out of an image (H, W, 3), from its pyramid's ``level``."""
+    plain = image.dtype == torch.uint8 and not boxes.requires_grad
+    if plain and image.device.type == "cpu" and max(image.shape) < _OPENCV_MAX_SIDE:
+        # OpenCV itself, which takes a tenth of the time.
+        return torch.from_numpy(_warp(image.numpy(), boxes, size, level)).permute(0, 3, 1, 2)
+    pixels = image.permute(2, 0, 1)[None].to(boxes.dtype)
+    return _sample(_shrink(pixels, level), boxes, size, level)
+
+
+_OPENCV_MAX_SIDE = 2**15  # of what it warps
+
+
+def _warp(
+    image: NDArray[np.uint8], boxes: torch.Tensor, size: int, level: int
+) -> NDArray[np.uint8]:
+    """(H, W, 3) and (n, 4) boxes to (n, size, size, 3)."""
+    if level:
+        step = 2**level
+        bottom, right = (-side % step for side in image.shape[:2])
+        image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
+        shrunk = image.shape[1] // step, image.shape[0] // step
+        image = np.asarray(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
+    crops = np.empty((len(boxes), size, size, 3), np.uint8)
+    for crop, (x, y, w, h) in zip(crops, boxes.detach().double().tolist(), strict=True):
+        left, top = ((v + 0.5) / 2**level - 0.5 for v in (x, y))
+        matrix = np.array([[w / size / 2**level, 0, left], [0, h / size / 2**level, top]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(image, matrix, (size, size), dst=crop, flags=flags)
+    return crops
+
+
 def _shrink(pixels: torch.Tensor, level: int) -> torch.Tensor:
     if level == 0:
         return pixels
-    return F.avg_pool2d(pixels, 2**level, ceil_mode=True, count_include_pad=False)
+    bottom, right = (-side % 2**level for side in pixels.shape[-2:])
+    return F.avg_pool2d(F.pad(pixels, (0, right, 0, bottom), mode="replicate"), 2**level)
 
 
 def _sample(pixels: torch.Tensor, boxes: torch.Tensor, size: int, level: int) -> torch.Tensor:

@@ -422,9 +422,9 @@ def decode_centers(
 
 def _network_input(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(B, H, W, 3) uint8 to (B, 3, *size), normalised, then padded with 0 to multiples of 32."""
-    resized = resize_area(batch, size).permute(0, 3, 1, 2)
     bottom, right = (-side % 32 for side in size)
-    return F.pad((resized - 127) / 128, (0, right, 0, bottom))
+    resized = F.pad(resize_area(batch, size), (0, 0, 0, right, 0, bottom), value=127)
+    return resized.sub_(127).div_(128).permute(0, 3, 1, 2)
 
 
 def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -158,3 +158,22 @@ def test_boxes_that_are_empty_outside_or_not_numbers_are_dropped() -> None:
     assert kept.tolist() == [6]
     none, kept = crops.process_boxes(torch.empty((0, 4)), 640, 480)
     assert none.shape == (0, 4) and len(kept) == 0
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (333, 517), (1080, 1919)])
+def test_opencv_and_torch_cut_the_same(antialias: bool, height: int, width: int) -> None:
+    """What a CPU does with whole grey values is what any device does with the same numbers."""
+    image = smooth_noise(7, height, width)
+    rng = np.random.default_rng(height)
+    sides = rng.uniform(40, 1.2 * height, 12)
+    corners = rng.uniform(-0.3, 0.9, (12, 2)) * [width, height]
+    boxes = torch.from_numpy(np.column_stack([corners, sides, sides])).float()
+    index = torch.zeros(len(boxes), dtype=torch.long)
+    whole, real = (
+        crops.crop_people([pixels], boxes, index, 64, antialias)
+        for pixels in (torch.from_numpy(image), torch.from_numpy(image).float())
+    )
+    assert whole.dtype == real.dtype and whole.stride() == real.stride()
+    difference = (whole - real).abs()
+    assert difference.max() <= 6 and difference.mean() < 0.5, (difference.max(), difference.mean())
