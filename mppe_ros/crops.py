@@ -84,7 +84,8 @@ def crop_people(
     :param image_index: (N,) which image each box belongs to.
     :param antialias: shrink large people from a matching level of an image pyramid instead of
         skipping pixels. The published networks were trained without.
-    :return: (N, 3, size, size) float32, whole grey values 0..255, channels_last.
+    :return: (N, 3, size, size) whole grey values 0..255, channels_last: uint8, or floating point
+        where the images are or gradients are asked for.
     """
     cuts, rows = [], []
     for index, image in enumerate(images):
@@ -95,11 +96,8 @@ def crop_people(
             rows.append(of_image[of_level])
     if not cuts:
         return boxes_xywh_px.new_zeros((0, 3, size, size))
-    cut = torch.cat(cuts) if len(cuts) > 1 else cuts[0]
-    if len(cuts) > 1:
-        cut = cut[torch.cat(rows).argsort()]
-    crops = cut.to(boxes_xywh_px.dtype)
-    if cut.is_floating_point():
+    crops = torch.cat(cuts)[torch.cat(rows).argsort()] if len(cuts) > 1 else cuts[0]
+    if crops.is_floating_point():
         # Networks are trained on whole grey values; gradients pass straight through.
         crops = crops + (crops.round() - crops).detach()
     return crops.contiguous(memory_format=torch.channels_last)

@@ -346,6 +346,20 @@ def _twice(features: torch.Tensor) -> torch.Tensor:
     return F.interpolate(features, scale_factor=2, mode="nearest")
 
 
+class _Grey(nn.Module):
+    """A :class:`CenterDetector` behind its normalisation."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``pixels``: (B, H, W, 3) grey values."""
+        maps: tuple[torch.Tensor, torch.Tensor]
+        maps = self.network((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
+        return maps
+
+
 class CenterPersons(NetworkDetector):
     """People from a :class:`CenterDetector`.
 
@@ -363,13 +377,14 @@ class CenterPersons(NetworkDetector):
         precision: torch.dtype = torch.float32,
         backend: str = "torch",
     ) -> None:
+        grey = _Grey(network)
         if backend == "openvino":
-            example = torch.zeros(2, 3, 256, 256)
-            super().__init__(OpenVino(network, [example], (0, 2, 3), precision))
+            example = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
+            super().__init__(OpenVino(grey, [example], (0, 1, 2), precision))
             self.precision = torch.float32  # of what torch does
         else:
-            network = network.to(memory_format=torch.channels_last)
-            super().__init__(lower_precision(network, precision))
+            network.to(memory_format=torch.channels_last)
+            super().__init__(lower_precision(grey, precision))
             self.precision = precision
 
     def detect(self, batch: torch.Tensor) -> list[Detections]:
@@ -421,10 +436,10 @@ def decode_centers(
 
 
 def _network_input(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, *size), normalised, then padded with 0 to multiples of 32."""
+    """(B, H, W, 3) uint8 to (B, *size, 3) uint8, padded to multiples of 32 with middle grey."""
     bottom, right = (-side % 32 for side in size)
-    resized = F.pad(resize_area(batch, size), (0, 0, 0, right, 0, bottom), value=127)
-    return resized.sub_(127).div_(128).permute(0, 3, 1, 2)
+    resized = resize_area(batch, size).to(torch.uint8)
+    return F.pad(resized, (0, 0, 0, right, 0, bottom), value=127)
 
 
 def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

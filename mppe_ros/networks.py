@@ -15,7 +15,14 @@ from torch import nn
 
 from .inference import OpenVino
 from .skeletons import Skeleton
-from .trunks import TRUNKS, EfficientNetLite0, StackedHourglass, Trunk, run_stages
+from .trunks import (
+    TRUNKS,
+    BlazePose,
+    EfficientNetLite0,
+    StackedHourglass,
+    Trunk,
+    run_stages,
+)
 
 HEATMAP_STRIDE = 4  # crop px per heatmap cell, reference heads
 DEPTH_BINS = 64
@@ -38,7 +45,15 @@ class RootPoseEstimator(Protocol):
     skeleton: Skeleton
 
     def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        """``crops``: (N, 3, size, size), normalised as the weight set says."""
+        """``crops``: (N, 3, size, size) whole grey values 0..255 of any type, as they were cut."""
+        ...
+
+
+class Normalisation(Protocol):
+    """What networks expect of grey values."""
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) whole grey values 0..255 to what the networks were trained on."""
         ...
 
 
@@ -454,24 +469,38 @@ def _conv_bn(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 class _LitePyramid(nn.Module):
-    """EfficientNet-Lite0's maps of stride 8, 16 and 32 as one of stride 8 (FPN, Lin et al. 2017).
+    """A trunk's maps of stride 8, 16 and 32 as one of stride 8 (FPN, Lin et al. 2017).
 
     Convolutions have no batch normalisation here: training folds it into them.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        trunk_channels: tuple[int, int, int] = EfficientNetLite0.pyramid_channels,
+    ) -> None:
         super().__init__()
-        stride8, stride16, stride32 = EfficientNetLite0.pyramid_channels
+        stride8, stride16, stride32 = trunk_channels
         self.lateral32 = nn.Conv2d(stride32, channels, 1)
         self.lateral16 = nn.Conv2d(stride16, channels, 1)
         self.lateral8 = nn.Conv2d(stride8, channels, 1)
         self.mix16 = nn.Conv2d(channels, channels, 3, padding=1)
         self.mix8 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """(N, 40, H/8, W/8), (N, 112, H/16, W/16), (N, 320, H/32, W/32) to (N, C, H/8, W/8)."""
+    def forward(
+        self,
+        maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        context: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        :param maps: (N, ..., H/8, W/8), (N, ..., H/16, W/16), (N, ..., H/32, W/32)
+        :param context: (N, C), added to every cell.
+        :return: (N, C, H/8, W/8)
+        """
         stride8, stride16, stride32 = maps
         x = self.lateral16(stride16) + _twice(self.lateral32(stride32))
+        if context is not None:
+            x = x + context[..., None, None]
         x = F.relu(self.mix16(F.relu(x)))
         return F.relu(self.mix8(F.relu(self.lateral8(stride8) + _twice(x))))
 
@@ -535,30 +564,45 @@ class LiteJointNet(nn.Module):
     def __init__(self, skeleton: Skeleton, channels: int = 128, gamma_channels: int = 384) -> None:
         super().__init__()
         self.skeleton = skeleton
-        self.trunk = EfficientNetLite0()
-        self.pyramid = _LitePyramid(channels)
+        self.trunk = BlazePose()
+        self.pyramid = _LitePyramid(channels, BlazePose.pyramid_channels)
+        self.context = nn.Linear(BlazePose.whole_channels, channels)
         self.volume = nn.Conv2d(channels, len(skeleton) * self.DEPTH_BINS, 1)
-        self.gamma_features = nn.Conv2d(EfficientNetLite0.channels, gamma_channels, 1)
-        self.gamma_hidden = nn.Linear(gamma_channels + 3 * len(skeleton), gamma_channels)
+        known = BlazePose.whole_channels + 3 * len(skeleton)
+        self.gamma_hidden = nn.Linear(known, gamma_channels)
         self.log_gamma = nn.Linear(gamma_channels, 1)
 
     def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        :param crops: as for :class:`LiteRootNet`.
+        :param crops: (N, 3, size, size) RGB in 0..1; ``size`` as :class:`BlazePose` takes it.
         :return: γ (N,); joints (N, J, 3) in 0..1 of the crop and of the depth range; sharpness
             (N, J).
         """
-        maps = self.trunk.pyramid(crops)
-        volume = self.volume(self.pyramid(maps))
-        joints, scores = _unit_soft_argmax(
-            volume.unflatten(1, (len(self.skeleton), self.DEPTH_BINS))
-        )
+        whole, joints, scores = self._look(crops)
+        return self.gamma(self._evidence(whole, joints)), joints, scores
+
+    def evidence(self, crops: torch.Tensor) -> torch.Tensor:
+        """(N, F) what γ is told from."""
+        whole, joints, _ = self._look(crops)
+        return self._evidence(whole, joints)
+
+    def gamma(self, evidence: torch.Tensor) -> torch.Tensor:
+        """(N,) from (N, F)"""
+        hidden = F.relu(self.gamma_hidden(evidence))
+        return self.log_gamma(hidden).float()[:, 0].exp()
+
+    def _look(self, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.trunk(crops)
+        # Every cell is told what the whole person looks like: a depth isn't seen at its place.
+        maps = self.pyramid(features[:3], self.context(features.whole))
+        volume = self.volume(maps).unflatten(1, (len(self.skeleton), self.DEPTH_BINS))
+        return features.whole, *_unit_soft_argmax(volume)
+
+    def _evidence(self, whole: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
         # The joints learn from what is known of them, not from γ.
         body = joints.detach()
         body = 4 * (body - body[:, self.skeleton.root_index, None]).flatten(1)
-        pooled = F.relu(self.gamma_features(maps[-1])).mean((2, 3))
-        hidden = F.relu(self.gamma_hidden(torch.cat([pooled.float(), body], 1)))
-        return self.log_gamma(hidden).float()[:, 0].exp(), joints, scores
+        return torch.cat([whole.float(), body], 1)
 
 
 class LiteJointRootPose(_UnitRootPose):
@@ -587,15 +631,26 @@ class LiteRootPose(_UnitRootPose):
         return _UnitPoses(root, gamma, joints, scores)
 
 
+class GreyRootPose(nn.Module):
+    """Any of the networks above as a RootPoseEstimator: behind its normalisation."""
+
+    def __init__(self, network: _CellRootPose | _UnitRootPose, expects: Normalisation) -> None:
+        super().__init__()
+        self.network, self.expects, self.skeleton = network, expects, network.skeleton
+
+    def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
+        """As RootPoseEstimator."""
+        poses: CropPoses = self.network(self.expects.normalise(crops), flip_test)
+        return poses
+
+
 class OpenVinoRootPose(nn.Module):
-    """Any of the networks above, run by OpenVINO.
+    """The same, run by OpenVINO, normalisation included.
 
     :param size: of the crops, px.
     """
 
-    def __init__(
-        self, network: _CellRootPose | _UnitRootPose, size: int, precision: torch.dtype
-    ) -> None:
+    def __init__(self, network: GreyRootPose, size: int, precision: torch.dtype) -> None:
         super().__init__()
         self.skeleton, self._network = network.skeleton, network
         self._size, self._precision = size, precision
@@ -604,7 +659,7 @@ class OpenVinoRootPose(nn.Module):
 
     def _compile(self, flip_test: bool) -> None:
         # Two people, as tracers take a dimension of one for a constant.
-        example = torch.zeros(2, 3, self._size, self._size)
+        example = torch.zeros(2, self._size, self._size, 3, dtype=torch.uint8)
         network = _Bound(self._network, flip_test)
         self._compiled[flip_test] = OpenVino(network, [example], [0], self._precision)
 
@@ -612,7 +667,9 @@ class OpenVinoRootPose(nn.Module):
         """As RootPoseEstimator; the first flip test waits some seconds for its network."""
         if flip_test not in self._compiled:
             self._compile(flip_test)
-        root_px, gamma, *joints = self._compiled[flip_test](crops)
+        # Crops lie in memory as images do (channels_last): nothing is copied.
+        pixels = crops.to(torch.uint8).permute(0, 2, 3, 1)
+        root_px, gamma, *joints = self._compiled[flip_test](pixels)
         return CropPoses(root_px, gamma, *joints)
 
 
@@ -621,8 +678,8 @@ class _Bound(nn.Module):
         super().__init__()
         self.network, self.flip_test = network, flip_test
 
-    def forward(self, crops: torch.Tensor) -> CropPoses:
-        poses: CropPoses = self.network(crops, self.flip_test)
+    def forward(self, pixels: torch.Tensor) -> CropPoses:
+        poses: CropPoses = self.network(pixels.permute(0, 3, 1, 2), self.flip_test)
         return poses
 
 

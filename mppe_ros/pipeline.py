@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,13 @@ from . import camera, crops, weights
 from .detectors import Detector, build_detector
 from .devices import Portions, StageClock, select_backend, select_device, select_precision
 from .inference import lower_precision, prepare
-from .networks import DEPTH_RANGE_MM, CropPoses, OpenVinoRootPose, RootPoseEstimator
+from .networks import (
+    DEPTH_RANGE_MM,
+    CropPoses,
+    GreyRootPose,
+    OpenVinoRootPose,
+    RootPoseEstimator,
+)
 from .orientation import root_orientation
 from .skeletons import Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
@@ -33,7 +39,7 @@ _VOLUME_EDGE_MM = 0.95 * DEPTH_RANGE_MM
 class PipelineOptions:
     """What may change from one image to the next."""
 
-    detection_threshold: float = 0.35
+    detection_threshold: float = 0.3
     joint_threshold: float = 0.5  # joints with a lower score are LOW_SCORE
     max_persons: int = 20  # the best detections of each image
     min_range_m: float = -math.inf  # people with a nearer or farther root are left out
@@ -62,6 +68,8 @@ class Pipeline:
 
     :param model: name and short hash of the weights, for the messages.
     :param precision: the type that networks compute in; softmax and geometry stay in float32.
+    :param sharpness: mean joint score of people who are really there: scores of detections whose
+        joints are blunter fall, see :func:`judge`. None = scores are DetectNet's.
     """
 
     def __init__(
@@ -74,10 +82,11 @@ class Pipeline:
         model: str,
         device: torch.device,
         precision: torch.dtype = torch.float32,
+        sharpness: float | None = None,
         options: PipelineOptions | None = None,
     ) -> None:
         self.detector, self.estimator = detector, estimator
-        self.crop_spec, self.root_error = crop_spec, root_error
+        self.crop_spec, self.root_error, self.sharpness = crop_spec, root_error, sharpness
         self.model, self.device, self.precision = model, device, precision
         self.options = options or PipelineOptions()
         self.stage_ms: dict[str, float] = {}  # of the last call
@@ -126,7 +135,7 @@ class Pipeline:
                 backend=runner,
                 min_size=detector_size,
             )
-        network = prepare(chosen.build(paths), torch_device)
+        network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
         estimator: RootPoseEstimator
         if runner == "openvino":
             estimator = OpenVinoRootPose(network, chosen.crop.size, dtype)
@@ -140,6 +149,7 @@ class Pipeline:
             model=f"{chosen.name} ({digest})",
             device=torch_device,
             precision=dtype,
+            sharpness=chosen.sharpness,
             options=options,
         )
 
@@ -167,7 +177,9 @@ class Pipeline:
         detect_ms = self.stage_ms
         people = self.estimate(pixels, intrinsics, found)
         self.stage_ms = {**detect_ms, **self.stage_ms}
-        return [[person for person in row if person is not None] for row in people]
+        judged = [[judge(one, self.sharpness) for one in row if one is not None] for row in people]
+        least = self.options.detection_threshold
+        return [[person for person in row if person.score >= least] for row in judged]
 
     def upload(
         self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
@@ -230,9 +242,7 @@ class Pipeline:
         """Poses within the crops of processed boxes."""
         spec = self.crop_spec
         with self._autocast():
-            seen = spec.normalise(
-                crops.crop_people(images, boxes, image_index, spec.size, spec.antialias)
-            )
+            seen = crops.crop_people(images, boxes, image_index, spec.size, spec.antialias)
             clock.lap("crop")
             poses = self.estimator(seen, self.options.flip_test)
             clock.lap("estimate")
@@ -349,6 +359,18 @@ class Pipeline:
             root_orientation_xyzw=orientation,
             root_orientation_covariance=orientation_covariance,
         )
+
+
+def judge(person: Person, sharpness: float | None) -> Person:
+    """A detected person with DetectNet's score after PoseNet's word: where nobody is, heatmaps are
+    blunt. A score of 1 is knowledge (`FixedBoxes`) and stays.
+
+    :param sharpness: as of `Pipeline`.
+    """
+    if sharpness is None or person.score == 1:
+        return person
+    factor = min(1.0, float(person.joint_scores.mean()) / sharpness)
+    return replace(person, score=person.score * factor)
 
 
 def _joint_status(

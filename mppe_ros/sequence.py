@@ -17,7 +17,7 @@ from . import floor
 from .boxes import box_iou
 from .detectors import SCORE_THRESHOLD
 from .devices import StageClock
-from .pipeline import Image, Pipeline
+from .pipeline import Image, Pipeline, judge
 from .smoothing import SmoothingOptions
 from .structures import Detections, FloatArray, Intrinsics, Person, TrackState
 from .tracking import Expected, Seen, Tracker, TrackingOptions
@@ -113,7 +113,7 @@ class PoseSequence:
         boxes, of_track = self._boxes(found, expected)
         people = self.pipeline.estimate(pixels, [intrinsics], [boxes])[0]
         clock = StageClock(self.pipeline.device)
-        seen = self._seen(people, of_track)
+        seen = self._seen(people, of_track, boxes.scores.tolist())
         if refine is not None:
             better = refine([one.person for one in seen])
             seen = [Seen(new, old.detected) for new, old in zip(better, seen, strict=True)]
@@ -184,13 +184,27 @@ class PoseSequence:
         )
 
     def _seen(
-        self, people: Sequence[Person | None], of_track: Sequence[Expected | None]
+        self,
+        people: Sequence[Person | None],
+        of_track: Sequence[Expected | None],
+        scores: Sequence[float],
     ) -> list[Seen]:
-        return [
-            Seen(person, track is None)
-            for person, track in zip(people, of_track, strict=True)
-            if person is not None and (track is None or _there(person, track))
-        ]
+        """Whom to believe in.
+
+        :param scores: of the boxes; low where they count only because of who was expected.
+        """
+        least, seen = self.pipeline.options.detection_threshold, []
+        for person, track, score in zip(people, of_track, scores, strict=True):
+            if person is None:
+                continue
+            if track is not None:
+                if _there(person, track):
+                    seen.append(Seen(person, detected=False))
+            else:
+                judged = judge(person, self.pipeline.sharpness)
+                if judged.score >= least or score < least:
+                    seen.append(Seen(judged, detected=True))
+        return seen
 
     def _corrected(
         self, person: Person, camera_to_world: FloatArray | None, intrinsics: Intrinsics

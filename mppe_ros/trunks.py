@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,33 +30,41 @@ class ResNetTrunk(resnet.ResNet):
 class InvertedResidual(nn.Module):
     """Expand, depthwise, project (MobileNetV2, section 3), batch normalisation folded in.
 
-    Strided layers pad like TensorFlow ("same"), as EfficientNet-Lite's weights expect.
+    Strided layers pad like TensorFlow ("same"), as EfficientNet-Lite's weights expect, or by as
+    much before as after (``symmetric``), as BlazePose's do.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int
+        self,
+        inputs: int,
+        outputs: int,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.kernel, self.stride = kernel, stride
         self.residual = stride == 1 and inputs == outputs
+        self._pads = stride == 2 and not symmetric
         self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
         self.depthwise = nn.Conv2d(
-            hidden, hidden, kernel, stride, kernel // 2 if stride == 1 else 0, groups=hidden
+            hidden, hidden, kernel, stride, 0 if self._pads else kernel // 2, groups=hidden
         )
         self.project = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        if self.stride == 2:
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        if self._pads:
             y = pad_same(y, self.kernel)
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
 def pad_same(x: torch.Tensor, kernel: int) -> torch.Tensor:
-    """TensorFlow's "same" padding for a stride of 2 and an even input size."""
-    before, after = kernel // 2 - 1, kernel // 2
+    """TensorFlow's "same" padding for a stride of 2."""
+    before, after = kernel // 2 - 1 + x.shape[-1] % 2, kernel // 2
     return F.pad(x, (before, after, before, after))
 
 
@@ -96,7 +104,7 @@ class EfficientNetLite0(nn.Module):
         self._taps = {ends[2], ends[4], ends[6]}  # strides 8, 16 and 32
 
     def pyramid(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        x = F.relu6(self.stem(pad_same(x, 3)))
+        x = F.relu6(self.stem(pad_same(x, 3)), inplace=True)
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -107,6 +115,110 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.pyramid(x)[-1]
+
+
+class BlazePoseFeatures(NamedTuple):
+    """What :class:`BlazePose` sees in N pictures."""
+
+    stride8: torch.Tensor  # (N, 48, H/8, W/8), from which its heatmaps would come
+    stride16: torch.Tensor  # (N, 88, H/16, W/16)
+    stride32: torch.Tensor  # (N, 864, H/32, W/32)
+    whole: torch.Tensor  # (N, 1152), from which its coordinates would come
+
+
+class BlazePose(nn.Module):
+    """MediaPipe's landmark network "full" (Bazarevsky et al. 2020) without its outputs.
+
+    A MobileNetV2 whose maps a feature pyramid takes up again, and a second way down to 2x2 cells,
+    which looks at the whole person.
+
+    (N, 3, size, size) RGB in 0..1, size a multiple of 32 from 160 to 256, to
+    :class:`BlazePoseFeatures`. Batch normalisation is folded in.
+    """
+
+    MIN_SIZE, MAX_SIZE = 160, 256  # others don't end in 2x2 cells
+    # expansion, kernel, stride, outputs, repeats
+    STAGES = (
+        (1, 3, 1, 16, 1),
+        (4, 3, 2, 24, 1),
+        (6, 3, 1, 24, 1),
+        (6, 5, 2, 32, 2),
+        (6, 3, 2, 64, 3),
+        (6, 5, 1, 88, 3),
+        (6, 5, 2, 144, 4),
+    )
+    PYRAMID, WHOLE = 48, 288
+    pyramid_channels = (PYRAMID, 88, 864)
+    whole_channels = WHOLE * 2 * 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, 2, 1)
+        blocks: list[nn.Module] = []
+        inputs = 24
+        for expansion, kernel, stride, outputs, repeats in self.STAGES:
+            for repeat in range(repeats):
+                step = stride if repeat == 0 else 1
+                blocks.append(
+                    InvertedResidual(inputs, outputs, expansion, kernel, step, symmetric=True)
+                )
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+        stride16, stride32 = self.pyramid_channels[1:]
+        self.expand = nn.Conv2d(inputs, stride32, 1)
+        self.depthwise = nn.Conv2d(stride32, stride32, 3, padding=1, groups=stride32)
+        self.lateral8 = _Separable(32, self.PYRAMID)
+        self.lateral16 = _Separable(stride16, self.PYRAMID)
+        self.lateral32 = _Separable(stride32, self.PYRAMID)
+        self.reduce = _Separable(stride32, self.WHOLE)
+        steps = (2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1)
+        self.down = nn.Sequential(*(_SeparableResidual(self.WHOLE, step) for step in steps))
+
+    def forward(self, x: torch.Tensor) -> BlazePoseFeatures:
+        x = F.relu6(self.stem(x), inplace=True)
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        stride8, stride16 = maps[4], maps[10]
+        stride32 = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)))
+        pyramid = F.relu6(self.lateral16(stride16)) + _twice(F.relu6(self.lateral32(stride32)))
+        pyramid = F.relu6(self.lateral8(stride8)) + _twice(pyramid)
+        whole = self.down(F.relu6(self.reduce(stride32)))
+        return BlazePoseFeatures(pyramid, stride16, stride32, whole.flatten(1))
+
+
+def _twice(features: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class _Separable(nn.Module):
+    """Depthwise 3x3 and pointwise convolution, ReLU6 between them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        padding = 1 if stride == 1 else 0
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding, groups=inputs)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.stride == 2:
+            x = pad_same(x, 3)
+        return self.pointwise(F.relu6(self.depthwise(x), inplace=True))
+
+
+class _SeparableResidual(nn.Module):
+    """The above beside a shortcut, which takes the larger of what a stride of 2 skips."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.separable = _Separable(channels, channels, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = F.max_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
+        return F.relu6(shortcut + self.separable(x))
 
 
 # What heads are to a trunk: a stage's number and its features to maps of some kind, and to what is

@@ -52,7 +52,8 @@ class CropSpec:
     antialias: bool = False
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) grey values 0..255, RGB, as the networks expect them."""
+        """(N, 3, H, W) grey values 0..255, RGB, as the networks expect them: float32."""
+        pixels = pixels.float()
         mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (pixels * self.input_scale - mean) / std
 
@@ -106,6 +107,7 @@ class WeightSet:
     crop: CropSpec
     root_error: RootError
     joints: str  # the joint set, or how it is found
+    sharpness: float | None = None  # mean joint score of people, as `Pipeline` uses it
 
     def file(self, role: str) -> WeightFile | None:
         """The set's file for a role, if it has one of its own."""
@@ -125,9 +127,7 @@ def _build_reference(paths: Mapping[str, Path]) -> DisjointRootPose | JointRootP
     return DisjointRootPose(read_root_net(root), read_pose_net(pose)).eval()
 
 
-def _build_lite(paths: Mapping[str, Path]) -> LiteJointRootPose | LiteRootPose:
-    if paths["root"] == paths["pose"]:
-        return _build_lite_joint({"root_pose": paths["root"]})
+def _build_lite(paths: Mapping[str, Path]) -> LiteRootPose:
     root_net, pose_net = LiteRootNet(), LitePoseNet(MUCO_21)
     load_into(root_net, read_state_dict(paths["root"]), paths["root"])
     load_into(pose_net, read_state_dict(paths["pose"]), paths["pose"])
@@ -135,8 +135,8 @@ def _build_lite(paths: Mapping[str, Path]) -> LiteJointRootPose | LiteRootPose:
 
 
 def _build_lite_joint(paths: Mapping[str, Path]) -> LiteJointRootPose:
-    net = LiteJointNet(MUCO_21)
-    load_into(net, read_state_dict(paths["root_pose"]), paths["root_pose"])
+    net, path = LiteJointNet(MUCO_21), paths.get("root_pose") or paths["root"]
+    load_into(net, read_state_dict(path), path)
     return LiteJointRootPose(net).eval()
 
 
@@ -235,6 +235,7 @@ UNIT_CROP = replace(REFERENCE_CROP, input_scale=1 / 255)
 
 # What ``mppe train open`` trains its networks on.
 _LITE_CROP = CropSpec(128, mean=(127, 127, 127), std=(128, 128, 128), antialias=True)
+_BLAZEPOSE_CROP = CropSpec(192, mean=(0, 0, 0), std=(255, 255, 255), antialias=True)
 
 # The rows of `mppe eval roots` (docs/covariance.md).
 _OPEN_V0_ERROR = RootError(
@@ -246,11 +247,11 @@ _OPEN_V0_ERROR = RootError(
 )
 
 _OPEN_S_ERROR = RootError(
-    along=0.134,
-    across_mm=41.0,
+    along=0.128,
+    across_mm=35.0,
     tilt_rad=math.radians(10),
-    heading_rad=math.radians(25),
-    fused_mm=59.0,
+    heading_rad=math.radians(19),
+    fused_mm=53.0,
 )
 
 SETS = {
@@ -270,13 +271,14 @@ SETS = {
                 WeightFile(
                     "root_pose",
                     "root_pose.safetensors",
-                    "6892433fdbb1fb93a4ed047b65903078c23e1e7ccb8eed5a4daa29f341e00c58",
+                    "8bcc603cafe902d0dc8f34c164bb70c63903f9786a6a2f846f01d9efdaba4c6a",
                 ),
             ),
             build=_build_lite_joint,
-            crop=_LITE_CROP,
+            crop=_BLAZEPOSE_CROP,
             root_error=_OPEN_S_ERROR,
             joints=MUCO_21.name,
+            sharpness=0.7,
         ),
         WeightSet(
             name="open-v0",
@@ -345,12 +347,12 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
     root_net, pose_net = root_net.expanduser(), pose_net.expanduser()
     base = SETS["3dmppe"]
     if "pyramid.mix8.weight" in read_state_dict(root_net):
+        joint = root_net == pose_net
         base = replace(
-            base,
-            detector="open_s",
-            build=_build_lite,
-            crop=_LITE_CROP,
-            root_error=_OPEN_S_ERROR,
+            SETS["open-s"],
+            build=_build_lite_joint if joint else _build_lite,
+            sharpness=SETS["open-s"].sharpness if joint else None,
+            crop=_BLAZEPOSE_CROP if joint else _LITE_CROP,
         )
     else:
         base = replace(base, crop=CropSpec.of_file(root_net))

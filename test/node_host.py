@@ -22,7 +22,7 @@ class FakePipeline:
     """Sees one person in every image but a white one, on which it fails."""
 
     skeleton, model = HUMAN36M_17, "fake (0)"
-    device, precision = torch.device("cpu"), torch.float32
+    device, precision, sharpness = torch.device("cpu"), torch.float32, None
     root_error = RootError(along=0.1, across_mm=40.0, tilt_rad=0.2, heading_rad=0.6, fused_mm=50.0)
 
     def __init__(self):

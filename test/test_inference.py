@@ -18,6 +18,7 @@ from mppe_ros.inference import OpenVino, fold_batch_norms, lower_precision, prep
 from mppe_ros.networks import (
     CropPoses,
     DisjointRootPose,
+    GreyRootPose,
     OpenVinoRootPose,
     PoseNet,
     RootNet,
@@ -25,6 +26,7 @@ from mppe_ros.networks import (
 from mppe_ros.pipeline import Pipeline
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.structures import Intrinsics
+from mppe_ros.weights import CropSpec
 
 CPU = torch.device("cpu")
 SIZE = 96
@@ -109,12 +111,15 @@ def test_bfloat16_is_within_a_pixel_and_a_hundredth(network: nn.Module, flip_tes
 def test_openvino_says_the_same_for_any_number_of_people(
     network: nn.Module, precision: torch.dtype, px: float, share: float
 ) -> None:
-    seen = crops(1)
-    compiled = OpenVinoRootPose(prepare(copy.deepcopy(network), CPU), seen.shape[-1], precision)
+    grey = (40 * crops(1) + 128).clamp(0, 255).to(torch.uint8)
+    grey = grey.contiguous(memory_format=torch.channels_last)
+    spec = CropSpec(grey.shape[-1], mean=(128, 120, 130), std=(40, 41, 42))
+    prepared = GreyRootPose(prepare(copy.deepcopy(network), CPU), spec)
+    compiled = OpenVinoRootPose(prepared, spec.size, precision)
     for count, flip_test in ((1, False), (3, False), (2, True)):
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            found = compiled(seen[:count], flip_test)  # the first flip test compiles
-        assert_near(found, network(seen[:count], flip_test), px, share)
+            found = compiled(grey[:count], flip_test)  # the first flip test compiles
+        assert_near(found, network(spec.normalise(grey[:count]), flip_test), px, share)
 
 
 def test_transposed_convolutions_fold_too() -> None:
@@ -161,8 +166,9 @@ def test_openvino_runs_our_own_detector_on_images_of_any_size() -> None:
     assert isinstance(network, CenterDetector)
     compiled = CenterPersons(copy.deepcopy(network), backend="openvino").network
     for height, width in ((96, 128), (160, 96)):
-        images = torch.randn(1, 3, height, width)
-        for found, expected in zip(compiled(images), network(images), strict=True):
+        images = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
+        says = network((images.permute(0, 3, 1, 2).float() - 127) / 128)
+        for found, expected in zip(compiled(images), says, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-3)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mppe_ros import camera, weights
 from mppe_ros.detectors import FixedBoxes
-from mppe_ros.networks import CropPoses, DisjointRootPose, PoseNet, RootNet
+from mppe_ros.networks import CropPoses, DisjointRootPose, GreyRootPose, PoseNet, RootNet
 from mppe_ros.pipeline import Pipeline, PipelineOptions
 from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
 from mppe_ros.structures import Intrinsics, JointStatus, RootError
@@ -108,15 +108,15 @@ def test_all_people_of_all_images_go_through_the_networks_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def small_networks() -> DisjointRootPose:
+def small_networks() -> GreyRootPose:
     torch.manual_seed(3)
     networks = DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18")).eval()
     networks.root_net.root.depth_layer.bias.data.fill_(0.9)
-    return networks
+    return GreyRootPose(networks, UNIT_CROP)
 
 
 def test_batched_equals_single_over_images_of_different_cameras(
-    small_networks: DisjointRootPose,
+    small_networks: GreyRootPose,
 ) -> None:
     images = [photo(1), photo(2, 320, 240)]
     cameras = [CAMERA, Intrinsics(300, 300, 160, 120, 320, 240)]
@@ -130,7 +130,7 @@ def test_batched_equals_single_over_images_of_different_cameras(
             np.testing.assert_allclose(a.root_mm, b.root_mm, rtol=1e-4)
 
 
-def test_bfloat16_is_near_float32(small_networks: DisjointRootPose) -> None:
+def test_bfloat16_is_near_float32(small_networks: GreyRootPose) -> None:
     exact = pipeline([BOXES], small_networks)([photo()], [CAMERA])[0]
     halved = pipeline([BOXES], small_networks)
     halved.precision = torch.bfloat16
@@ -245,3 +245,15 @@ def test_what_is_no_lack_of_memory_or_hopeless_is_an_error() -> None:
     with pytest.raises(MemoryError):
         hopeless([photo()], [CAMERA])
     assert hopeless.estimator.calls == [3, 1]
+
+
+def test_where_heatmaps_are_blunt_detections_are_doubted() -> None:
+    """Puppets' joints score 0.8; a score of 1 is not DetectNet's but knowledge."""
+    seen = pipeline([BOXES])
+    seen.detector = FixedBoxes([BOXES], [[0.9, 0.6, 1.0]])
+    for sharpness, scores in ((None, [0.9, 0.6, 1]), (0.7, [0.9, 0.6, 1]), (1.6, [0.45, 0.3, 1])):
+        seen.sharpness = sharpness
+        found = seen([photo()], [CAMERA])[0]
+        assert [person.score for person in found] == pytest.approx(scores)
+    seen.options = PipelineOptions(detection_threshold=0.4)
+    assert [person.score for person in seen([photo()], [CAMERA])[0]] == pytest.approx([0.45, 1])

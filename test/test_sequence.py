@@ -181,6 +181,17 @@ def test_plots_are_drawn(result, tmp_path):
     assert (tmp_path / "film.png").stat().st_size > 10_000
 
 
+def test_a_detection_without_a_pose_begins_no_track():
+    film = film_of([[standing(0.0, 1)]] * 4)
+    for sharpness, tracks in ((None, 1), (0.7, 1), (7.0, 0)):  # walkers' joints score 0.7
+        eyes = WalkersPipeline(film, recall=1.0)
+        eyes.sharpness = sharpness
+        sequence = PoseSequence(eyes)
+        for index, (photo, rgb) in enumerate(film.pictures()):
+            sequence.step(rgb, photo.intrinsics, index / FPS)
+        assert len(sequence.tracker) == tracks, sharpness
+
+
 # --- the measure ---------------------------------------------------------------------------------
 
 

@@ -81,12 +81,13 @@ def test_one_file_of_our_own_joint_training_makes_a_set(tmp_path: Path) -> None:
     save_file(network.state_dict(), path)
     chosen = weights.find(f"{path},{path}")
     built = chosen.build(weights.locate(chosen))
-    crops = torch.randn(2, 3, 128, 128)
+    assert chosen.crop == weights.find("open-s").crop
+    crops = torch.rand(2, 3, 192, 192)
     with torch.inference_mode():
         gamma, joints, _ = network(crops)
         poses = built(crops)
     torch.testing.assert_close(poses.gamma, gamma)
-    torch.testing.assert_close(poses.joints_px, joints[..., :2] * 128 - 0.5)
+    torch.testing.assert_close(poses.joints_px, joints[..., :2] * 192 - 0.5)
     torch.testing.assert_close(poses.root_px, poses.joints_px[:, MUCO_21.root_index])
 
 

@@ -180,7 +180,7 @@ class WalkersPipeline:
     """
 
     skeleton, model, root_error = MUCO_21, "walkers (0)", ERROR
-    device, precision = torch.device("cpu"), torch.float32
+    device, precision, sharpness = torch.device("cpu"), torch.float32, None
 
     def __init__(self, film: Film, seed: int = 0, recall: float = 0.97) -> None:
         self.options = PipelineOptions()

@@ -19,10 +19,11 @@ from ..training.config import (
     REFERENCE_CONFIGS,
     Config,
     ConfigError,
+    RootPoseConfig,
     counted,
     read_config,
 )
-from ..training.files import RunFolder, average, export, read_snapshot, save_snapshot
+from ..training.files import RunFolder, Snapshot, average, export, read_snapshot, save_snapshot
 
 # torch frees large tensors to the system, and gets their pages anew at every step, without these.
 # Kept for ever, pages would be 22 GB after half an hour.
@@ -227,6 +228,57 @@ def restart_under_jemalloc() -> None:
     preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), library]))
     environment = {**os.environ, "LD_PRELOAD": preload, "MALLOC_CONF": JEMALLOC_OPTIONS}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+@train.command()
+@click.argument("wheel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--config", "config_name", default="open-root_pose", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def blazepose(wheel: Path, config_name: str, out: Path) -> None:
+    """Write what 'open root_pose' starts from: BlazePose's trunk, out of MediaPipe's wheel.
+
+    \b
+    pip download --no-deps --only-binary=:all: --python-version 3.12 mediapipe==0.10.14
+    mppe train blazepose mediapipe-0.10.14-*.whl --out blazepose.safetensors
+    """
+    import torch
+
+    from ..training.blazepose import load_blazepose
+    from ..training.open_tasks import RootPoseTask
+    from ..training.preparation import trunk_of
+    from ..trunks import BlazePose
+
+    config = read_config(config_name)
+    if not isinstance(config, RootPoseConfig):
+        raise ConfigError(f"{config_name} is of the task {config.task}, not root_pose")
+    torch.manual_seed(config.seed)
+    network = RootPoseTask(config).trainable()
+    trunk = trunk_of(network)
+    assert isinstance(trunk, BlazePose)
+    load_blazepose(trunk, wheel)
+    save_snapshot(out, Snapshot(network.state_dict(), config, 0))
+    click.echo(f"{out}: begin with it by --start")
+
+
+@train.command()
+@click.argument("snapshot", type=_FILE_OR_FOLDER)
+@click.option("--data", type=_FOLDER, required=True, help="Folder of 'mppe synth crops'.")
+@click.option("--samples", type=click.IntRange(1), default=22_000, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def gamma(snapshot: Path, data: Path, samples: int, out: Path) -> None:
+    """Fit γ's layers of a 'root_pose' network anew, to what its finished trunk sees.
+
+    \b
+    mppe train gamma runs/both --data data/crops --out both.safetensors
+    """
+    from ..training.gamma_head import fit
+    from ..training.tasks import task_for
+
+    given = read_snapshot(snapshot)
+    task = task_for(given.config)
+    fitted, error = fit(given, task, task.source(data), samples)
+    save_snapshot(out, fitted)
+    click.echo(f"{out}: relative error of γ on {samples} varied crops {error:.3f}")
 
 
 @train.command("average")

@@ -19,7 +19,7 @@ from ..detectors import DETECTORS
 from ..devices import PRECISIONS
 from ..networks import DECODERS
 from ..skeletons import SKELETONS
-from ..trunks import TRUNKS
+from ..trunks import TRUNKS, BlazePose
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -143,8 +143,17 @@ class RootPoseConfig(PoseConfig):
     """RootNet and PoseNet on one trunk."""
 
     task: str = "root_pose"
+    crop_size: int = 192  # px
     gamma_channels: int = 384
     gamma_weight: float = 0.3  # of the relative error of γ against that of the joints
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not BlazePose.MIN_SIZE <= self.crop_size <= BlazePose.MAX_SIZE:
+            raise ConfigError(
+                f"crops of {self.crop_size} px: {self.task} takes {BlazePose.MIN_SIZE} to "
+                f"{BlazePose.MAX_SIZE}"
+            )
 
 
 @dataclass(frozen=True)

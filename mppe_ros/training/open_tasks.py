@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torchvision import ops
 
+from ..checkpoints import CheckpointError
 from ..detectors import CenterDetector, decode_centers
 from ..networks import LiteJointNet, LitePoseNet, LiteRootNet, shrink
 from ..skeletons import SKELETONS
+from ..trunks import EfficientNetLite0
 from . import losses
 from .config import Config, DetectorConfig, PoseConfig, RootConfig, RootPoseConfig
 from .data import Batch, CropSource, SceneSource, Source
@@ -23,6 +25,7 @@ from .preparation import (
     load_imagenet,
     normalise,
     prepare_trunk,
+    to_unit,
     trunk_of,
     zero_last,
 )
@@ -47,7 +50,9 @@ class OpenTask(Task[ConfigT]):
         return network.to(memory_format=torch.channels_last)
 
     def pretrain(self, network: nn.Module) -> None:
-        load_imagenet(trunk_of(network), imagenet_file())
+        trunk = trunk_of(network)
+        assert isinstance(trunk, EfficientNetLite0)
+        load_imagenet(trunk, imagenet_file())
 
 
 class RootTask(OpenTask[RootConfig]):
@@ -126,12 +131,18 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
 
     outputs = ("volume", "log_gamma")
 
+    def pretrain(self, network: nn.Module) -> None:
+        raise CheckpointError(
+            "this network begins with BlazePose's parameters: 'mppe train blazepose WHEEL --out "
+            "FILE' reads them, --start FILE takes them"
+        )
+
     def network(self) -> nn.Module:
         config = self.config
         return LiteJointNet(SKELETONS[config.skeleton], config.channels, config.gamma_channels)
 
     def losses(self, network: nn.Module, batch: Batch) -> Terms:
-        gamma, joints, _ = network(normalise(batch["image"]))
+        gamma, joints, _ = network(to_unit(batch["image"]))
         gamma_error = losses.relative_error(gamma, batch["gamma"]).mean()
         return {
             **self._joint_losses(joints, batch),
@@ -139,7 +150,7 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
         }
 
     def figures(self, network: nn.Module, batch: Batch) -> Terms:
-        gamma, joints, _ = network(normalise(batch["image"]))
+        gamma, joints, _ = network(to_unit(batch["image"]))
         pelvis = SKELETONS[self.config.skeleton].root_index
         return {
             **pose_figures(joints, batch, self.config),

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision import models
 
 from ..checkpoints import CheckpointError, load_into, read_state_dict
-from ..trunks import EfficientNetLite0, InvertedResidual, Trunk
+from ..trunks import BlazePose, EfficientNetLite0, Trunk
 
 NORM = "norm"  # the child that training adds to a convolution
 
@@ -49,10 +49,10 @@ class Float32Conv2d(nn.Conv2d):
             return super().forward(x.float()).to(x.dtype)
 
 
-def trunk_of(network: nn.Module) -> EfficientNetLite0:
-    """The part of a network that starts from ImageNet."""
+def trunk_of(network: nn.Module) -> EfficientNetLite0 | BlazePose:
+    """The part of a network that starts from what others trained."""
     trunk = network.get_submodule("trunk")
-    assert isinstance(trunk, EfficientNetLite0)
+    assert isinstance(trunk, EfficientNetLite0 | BlazePose)
     return trunk
 
 
@@ -67,18 +67,16 @@ def add_batch_norm(network: nn.Module, outputs: Collection[str]) -> None:
                 nn.init.zeros_(module.bias).requires_grad_(False)
 
 
-def prepare_trunk(trunk: EfficientNetLite0, frozen_blocks: int) -> None:
+def prepare_trunk(trunk: EfficientNetLite0 | BlazePose, frozen_blocks: int) -> None:
     """Freeze the stem and the first blocks, and avoid what oneDNN does slowly, in place."""
-    trunk.stem.requires_grad_(False)
-    for index, block in enumerate(trunk.blocks):
-        assert isinstance(block, InvertedResidual)
-        if index < frozen_blocks:
-            block.requires_grad_(False)
-            continue
-        if block.kernel == 5:  # its weight gradient takes 5 to 40 times the forward pass
-            block.depthwise.requires_grad_(False)
-        if block.stride == 2:
-            block.depthwise.__class__ = Float32Conv2d
+    for part in (trunk.stem, *trunk.blocks[:frozen_blocks]):
+        part.requires_grad_(False)
+    for conv in trunk.modules():
+        if isinstance(conv, nn.Conv2d) and conv.groups > 1 and conv.weight.requires_grad:
+            if conv.kernel_size[0] == 5:  # its weight gradient takes 5 to 40 times the forward
+                conv.requires_grad_(False)
+            if conv.stride[0] == 2:
+                conv.__class__ = Float32Conv2d
 
 
 def folded_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -173,6 +171,11 @@ def load_imagenet_trunk(trunk: Trunk, name: str) -> None:
 def normalise(grey: torch.Tensor) -> torch.Tensor:
     """Grey values 0..255 as EfficientNet-Lite's weights expect them."""
     return ((grey - 127) / 128).contiguous(memory_format=torch.channels_last)
+
+
+def to_unit(grey: torch.Tensor) -> torch.Tensor:
+    """Grey values 0..255 as BlazePose's weights expect them."""
+    return (grey / 255).contiguous(memory_format=torch.channels_last)
 
 
 def zero_last(layer: nn.Conv2d | nn.Linear, bias: float = 0.0) -> None:
