@@ -8,6 +8,7 @@ import torch
 
 from mppe_ros import camera, weights
 from mppe_ros.detectors import FixedBoxes
+from mppe_ros.evaluation.methods import OnGivenBoxes
 from mppe_ros.networks import CropPoses, DisjointRootPose, GreyRootPose, PoseNet, RootNet
 from mppe_ros.pipeline import Pipeline, PipelineOptions
 from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
@@ -257,3 +258,12 @@ def test_where_heatmaps_are_blunt_detections_are_doubted() -> None:
         assert [person.score for person in found] == pytest.approx(scores)
     seen.options = PipelineOptions(detection_threshold=0.4)
     assert [person.score for person in seen([photo()], [CAMERA])[0]] == pytest.approx([0.45, 1])
+
+
+def test_given_boxes_are_not_doubted() -> None:
+    seen = pipeline([BOXES])
+    seen.sharpness = 1.6
+    found = OnGivenBoxes(seen)(photo(), CAMERA, np.array(BOXES))
+    for person, box in zip(found, BOXES, strict=True):
+        assert person is not None
+        np.testing.assert_allclose(person.bbox_xywh_px, box)

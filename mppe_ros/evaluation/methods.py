@@ -41,6 +41,7 @@ class OnGivenBoxes:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = copy.copy(pipeline)
+        self._pipeline.sharpness = None  # nobody doubts these boxes, and scores are numbers here
 
     @property
     def skeleton(self) -> Skeleton:
