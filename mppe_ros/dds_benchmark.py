@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 1
         finally:
-            echoing.terminate()
+            echoing.kill()  # a node may miss a gentler signal, and has nothing to save
             echoing.wait()
             rclpy.try_shutdown()
     print(json.dumps(found))
