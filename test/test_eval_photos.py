@@ -187,7 +187,7 @@ def test_the_shared_photographs():
     assert set(result["sets"]) == {"coco", "h36m"}
     assert (result["people"]["mpjpe12_mm"], result["people"]["pck10"]) == (4, 12)
     assert result["mpjpe12_mm"] == pytest.approx(157, abs=5)
-    assert result["root_error_mm"] == pytest.approx(275, abs=15)
+    assert result["root_error_mm"] == pytest.approx(254, abs=25)
     assert result["pck20"] == pytest.approx(0.93, abs=0.02)
 
 
