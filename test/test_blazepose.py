@@ -1,6 +1,5 @@
-"""BlazePose's trunk, and its parameters from MediaPipe's wheel."""
+"""BlazePose's trunk, and its parameters from MediaPipe's model."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from click.testing import CliRunner
 
 from mppe_ros.checkpoints import CheckpointError
 from mppe_ros.cli.train import train
-from mppe_ros.training.blazepose import MEMBER, load_blazepose
+from mppe_ros.training.blazepose import load_blazepose
 from mppe_ros.trunks import BlazePose
 
 
@@ -24,24 +23,20 @@ def test_maps_have_their_strides_whatever_the_crop_s_size(size: int) -> None:
     assert features.whole.shape == (2, BlazePose.whole_channels)
 
 
-def test_a_file_that_is_not_the_wheel_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mediapipe.whl"
-    path.write_bytes(b"no archive")
-    with pytest.raises(CheckpointError, match=r"no wheel of mediapipe==.*pip download"):
-        load_blazepose(BlazePose(), path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("other", b"")
-    with pytest.raises(CheckpointError, match="no wheel of mediapipe=="):
+@pytest.mark.parametrize("content", [b"", b"no model", bytes(8) + b"TFL3"])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pose_landmark_full.tflite"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="no TFLite model: .* out of the wheel"):
         load_blazepose(BlazePose(), path)
 
 
 @pytest.mark.parametrize("length", [0, 4, 500])
 def test_a_damaged_model_is_refused(tmp_path: Path, length: int) -> None:
     pytest.importorskip("tflite")
-    path = tmp_path / "mediapipe.whl"
+    path = tmp_path / "pose_landmark_full.tflite"
     rng = np.random.default_rng(length)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(MEMBER, rng.bytes(length))
+    path.write_bytes(rng.bytes(4) + b"TFL3" + rng.bytes(length))
     with pytest.raises(CheckpointError, match="damaged|another model"):
         load_blazepose(BlazePose(), path)
 
@@ -52,4 +47,4 @@ def test_training_says_what_it_begins_with(tmp_path: Path) -> None:
     data = write_crops(tmp_path / "data")
     words = ["open", "root_pose", "--data", str(data), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(train, words)
-    assert result.exit_code == 1 and "mppe train blazepose WHEEL" in result.output
+    assert result.exit_code == 1 and "mppe train blazepose MODEL" in result.output

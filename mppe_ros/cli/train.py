@@ -231,15 +231,16 @@ def restart_under_jemalloc() -> None:
 
 
 @train.command()
-@click.argument("wheel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--config", "config_name", default="open-root_pose", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def blazepose(wheel: Path, config_name: str, out: Path) -> None:
+def blazepose(model: Path, config_name: str, out: Path) -> None:
     """Write what 'open root_pose' starts from: BlazePose's trunk, out of MediaPipe's wheel.
 
     \b
     pip download --no-deps --only-binary=:all: --python-version 3.12 mediapipe==0.10.14
-    mppe train blazepose mediapipe-0.10.14-*.whl --out blazepose.safetensors
+    unzip -j mediapipe-0.10.14-*.whl '*/pose_landmark_full.tflite'
+    mppe train blazepose pose_landmark_full.tflite --out blazepose.safetensors
     """
     import torch
 
@@ -255,7 +256,7 @@ def blazepose(wheel: Path, config_name: str, out: Path) -> None:
     network = RootPoseTask(config).trainable()
     trunk = trunk_of(network)
     assert isinstance(trunk, BlazePose)
-    load_blazepose(trunk, wheel)
+    load_blazepose(trunk, model)
     save_snapshot(out, Snapshot(network.state_dict(), config, 0))
     click.echo(f"{out}: begin with it by --start")
 

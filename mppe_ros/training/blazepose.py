@@ -1,12 +1,11 @@
-"""BlazePose's parameters, read off MediaPipe's wheel (Apache-2.0), for a network to begin with.
+"""BlazePose's parameters, read off the model in MediaPipe's wheel (Apache-2.0), to begin with.
 
-Nothing of MediaPipe runs: its model is a file in the wheel, and that a table of arrays.
+Nothing of MediaPipe runs: its model is a table of arrays.
 """
 
 from __future__ import annotations
 
 import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,16 @@ MEMBER = "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight as TFLite has it, bias
 
 
-def load_blazepose(trunk: BlazePose, wheel: Path) -> None:
-    """Give the trunk the wheel's parameters.
+def load_blazepose(trunk: BlazePose, file: Path) -> None:
+    """Give the trunk the parameters of a TFLite file.
 
-    :raises CheckpointError: a file that isn't this wheel.
+    :raises CheckpointError: a file that isn't the model of this wheel.
     """
-    layers = _layers(_model(wheel), wheel)
+    layers = _layers(_model(file), file)
     places = list(_places(trunk))
     if len(layers) != len(places):
         raise CheckpointError(
-            f"{wheel} has another model than {WHEEL}: {len(layers)} convolutions, not "
+            f"{file} is another model than that of {WHEEL}: {len(layers)} convolutions, not "
             f"{len(places)}"
         )
     with torch.no_grad():
@@ -45,23 +44,24 @@ def load_blazepose(trunk: BlazePose, wheel: Path) -> None:
             axes = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
             values = torch.from_numpy(weight).permute(axes)
             if conv.bias is None or values.shape != conv.weight.shape:
-                raise CheckpointError(f"{wheel} has another model than {WHEEL}")
+                raise CheckpointError(f"{file} is another model than that of {WHEEL}")
             conv.weight.copy_(values)
             conv.bias.copy_(torch.from_numpy(bias))
 
 
-def _model(wheel: Path) -> bytes:
+def _model(file: Path) -> bytes:
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(MEMBER)
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        model = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {error}") from error
+    if model[4:8] != b"TFL3":
         raise CheckpointError(
-            f"{wheel} is no wheel of {WHEEL} ({error}): get it by 'pip download --no-deps "
-            f"--only-binary=:all: --python-version 3.12 {WHEEL}'"
-        ) from error
+            f"{file} is no TFLite model: {MEMBER} is meant, out of the wheel of {WHEEL}"
+        )
+    return model
 
 
-def _layers(model: bytes, wheel: Path) -> list[Layer]:
+def _layers(model: bytes, path: Path) -> list[Layer]:
     """All convolutions' parameters, in the order of the computation."""
     try:
         import tflite
@@ -88,7 +88,7 @@ def _layers(model: bytes, wheel: Path) -> list[Layer]:
                 )
                 layers.append((weight, bias))
     except (AttributeError, IndexError, KeyError, ValueError, TypeError, struct.error) as error:
-        raise CheckpointError(f"the model in {wheel} is damaged: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     return layers
 
 

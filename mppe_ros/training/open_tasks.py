@@ -133,7 +133,7 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
 
     def pretrain(self, network: nn.Module) -> None:
         raise CheckpointError(
-            "this network begins with BlazePose's parameters: 'mppe train blazepose WHEEL --out "
+            "this network begins with BlazePose's parameters: 'mppe train blazepose MODEL --out "
             "FILE' reads them, --start FILE takes them"
         )
 
