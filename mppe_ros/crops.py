@@ -139,7 +139,8 @@ def _warp(
     if level:
         step = 2**level
         bottom, right = (-side % step for side in image.shape[:2])
-        image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
+        if bottom or right:
+            image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
         shrunk = image.shape[1] // step, image.shape[0] // step
         image = np.asarray(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     crops = np.empty((len(boxes), size, size, 3), np.uint8)

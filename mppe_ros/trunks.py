@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -45,7 +45,7 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.kernel, self.stride = kernel, stride
+        self.kernel = kernel
         self.residual = stride == 1 and inputs == outputs
         self._pads = stride == 2 and not symmetric
         self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
@@ -68,6 +68,34 @@ def pad_same(x: torch.Tensor, kernel: int) -> torch.Tensor:
     return F.pad(x, (before, after, before, after))
 
 
+# Rows of (expansion, kernel, stride, outputs, repeats), as MobileNetV2 has them (table 2) and what
+# came of it; the stride is the first repeat's.
+Stages = tuple[tuple[int, int, int, int, int], ...]
+
+
+def _inverted_residuals(
+    inputs: int, stages: Stages, symmetric: bool = False
+) -> tuple[nn.ModuleList, list[int]]:
+    """The blocks of all stages, and which block is the last of each."""
+    blocks, ends = nn.ModuleList(), []
+    for expansion, kernel, stride, outputs, repeats in stages:
+        for step in (stride, *[1] * (repeats - 1)):
+            blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, step, symmetric))
+            inputs = outputs
+        ends.append(len(blocks) - 1)
+    return blocks, ends
+
+
+def _maps(blocks: nn.ModuleList, x: torch.Tensor, taps: Collection[int]) -> list[torch.Tensor]:
+    """What comes out of the blocks ``taps``."""
+    maps = []
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if index in taps:
+            maps.append(x)
+    return maps
+
+
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation), for CPUs.
 
@@ -77,8 +105,7 @@ class EfficientNetLite0(nn.Module):
 
     channels = 320
     pyramid_channels = (40, 112, 320)
-    # expansion, kernel, stride, outputs, repeats: EfficientNet-B0's table
-    STAGES = (
+    STAGES: Stages = (
         (1, 3, 1, 16, 1),
         (6, 3, 2, 24, 2),
         (6, 5, 2, 40, 2),
@@ -91,26 +118,12 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 3, 2)
-        blocks: list[nn.Module] = []
-        ends: list[int] = []  # the last block of each stage
-        inputs = 32
-        for expansion, kernel, stride, outputs, repeats in self.STAGES:
-            for repeat in range(repeats):
-                step = stride if repeat == 0 else 1
-                blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, step))
-                inputs = outputs
-            ends.append(len(blocks) - 1)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks, ends = _inverted_residuals(32, self.STAGES)
         self._taps = {ends[2], ends[4], ends[6]}  # strides 8, 16 and 32
 
     def pyramid(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = F.relu6(self.stem(pad_same(x, 3)), inplace=True)
-        maps = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self._taps:
-                maps.append(x)
-        stride8, stride16, stride32 = maps
+        stride8, stride16, stride32 = _maps(self.blocks, x, self._taps)
         return stride8, stride16, stride32
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -137,8 +150,7 @@ class BlazePose(nn.Module):
     """
 
     MIN_SIZE, MAX_SIZE = 160, 256  # others don't end in 2x2 cells
-    # expansion, kernel, stride, outputs, repeats
-    STAGES = (
+    STAGES: Stages = (
         (1, 3, 1, 16, 1),
         (4, 3, 2, 24, 1),
         (6, 3, 1, 24, 1),
@@ -154,18 +166,10 @@ class BlazePose(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 24, 3, 2, 1)
-        blocks: list[nn.Module] = []
-        inputs = 24
-        for expansion, kernel, stride, outputs, repeats in self.STAGES:
-            for repeat in range(repeats):
-                step = stride if repeat == 0 else 1
-                blocks.append(
-                    InvertedResidual(inputs, outputs, expansion, kernel, step, symmetric=True)
-                )
-                inputs = outputs
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks, ends = _inverted_residuals(24, self.STAGES, symmetric=True)
+        self._taps = {ends[3], ends[5], ends[6]}  # strides 8, 16 and 32
         stride16, stride32 = self.pyramid_channels[1:]
-        self.expand = nn.Conv2d(inputs, stride32, 1)
+        self.expand = nn.Conv2d(self.STAGES[-1][3], stride32, 1)
         self.depthwise = nn.Conv2d(stride32, stride32, 3, padding=1, groups=stride32)
         self.lateral8 = _Separable(32, self.PYRAMID)
         self.lateral16 = _Separable(stride16, self.PYRAMID)
@@ -176,11 +180,7 @@ class BlazePose(nn.Module):
 
     def forward(self, x: torch.Tensor) -> BlazePoseFeatures:
         x = F.relu6(self.stem(x), inplace=True)
-        maps = []
-        for block in self.blocks:
-            x = block(x)
-            maps.append(x)
-        stride8, stride16 = maps[4], maps[10]
+        stride8, stride16, x = _maps(self.blocks, x, self._taps)
         stride32 = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)))
         pyramid = F.relu6(self.lateral16(stride16)) + _twice(F.relu6(self.lateral32(stride32)))
         pyramid = F.relu6(self.lateral8(stride8)) + _twice(pyramid)

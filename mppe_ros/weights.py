@@ -62,14 +62,15 @@ class CropSpec:
         return {"crop": json.dumps(asdict(self))}
 
     @classmethod
-    def of_file(cls, path: Path) -> CropSpec:
-        """What a file says of itself, or the reference release's.
+    def of_file(cls, path: Path, otherwise: CropSpec | None = None) -> CropSpec:
+        """What a file says of itself; of one that says nothing ``otherwise``, or the reference
+        release's.
 
         :raises CheckpointError: something that is no such description.
         """
         written = read_metadata(path).get("crop")
         if written is None:
-            return REFERENCE_CROP
+            return otherwise or REFERENCE_CROP
         try:
             values = json.loads(written)
             return cls(**values | {key: tuple(values[key]) for key in ("mean", "std")})
@@ -233,9 +234,9 @@ REFERENCE_CROP = CropSpec(256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.
 # The same with what was meant: values 0..1.
 UNIT_CROP = replace(REFERENCE_CROP, input_scale=1 / 255)
 
-# What ``mppe train open`` trains its networks on.
+# What ``mppe train open`` trains its networks on; the joint one may have another size.
 _LITE_CROP = CropSpec(128, mean=(127, 127, 127), std=(128, 128, 128), antialias=True)
-_BLAZEPOSE_CROP = CropSpec(192, mean=(0, 0, 0), std=(255, 255, 255), antialias=True)
+BLAZEPOSE_CROP = CropSpec(192, mean=(0, 0, 0), std=(255, 255, 255), antialias=True)
 
 # The rows of `mppe eval roots` (docs/covariance.md).
 _OPEN_V0_ERROR = RootError(
@@ -275,7 +276,7 @@ SETS = {
                 ),
             ),
             build=_build_lite_joint,
-            crop=_BLAZEPOSE_CROP,
+            crop=BLAZEPOSE_CROP,
             root_error=_OPEN_S_ERROR,
             joints=MUCO_21.name,
             sharpness=0.7,
@@ -352,7 +353,7 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
             SETS["open-s"],
             build=_build_lite_joint if joint else _build_lite,
             sharpness=SETS["open-s"].sharpness if joint else None,
-            crop=_BLAZEPOSE_CROP if joint else _LITE_CROP,
+            crop=CropSpec.of_file(root_net, BLAZEPOSE_CROP) if joint else _LITE_CROP,
         )
     else:
         base = replace(base, crop=CropSpec.of_file(root_net))

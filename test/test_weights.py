@@ -1,5 +1,6 @@
 """Weight sets and checkpoints: the registry, the release's format, digests, hostile files."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -78,16 +79,17 @@ def test_one_file_of_our_own_joint_training_makes_a_set(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = LiteJointNet(MUCO_21).eval()
     path = tmp_path / "joint.safetensors"
-    save_file(network.state_dict(), path)
+    crop = dataclasses.replace(weights.find("open-s").crop, size=160)
+    save_file(network.state_dict(), path, crop.metadata())
     chosen = weights.find(f"{path},{path}")
     built = chosen.build(weights.locate(chosen))
-    assert chosen.crop == weights.find("open-s").crop
-    crops = torch.rand(2, 3, 192, 192)
+    assert chosen.crop == crop
+    crops = torch.rand(2, 3, 160, 160)
     with torch.inference_mode():
         gamma, joints, _ = network(crops)
         poses = built(crops)
     torch.testing.assert_close(poses.gamma, gamma)
-    torch.testing.assert_close(poses.joints_px, joints[..., :2] * 192 - 0.5)
+    torch.testing.assert_close(poses.joints_px, joints[..., :2] * 160 - 0.5)
     torch.testing.assert_close(poses.root_px, poses.joints_px[:, MUCO_21.root_index])
 
 

@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from ..checkpoints import CheckpointError
 from ..networks import LiteJointNet
+from ..weights import BLAZEPOSE_CROP
 from .data import Source
 from .files import Snapshot
 from .losses import relative_error
-from .open_tasks import RootPoseTask
-from .preparation import to_unit
 from .task import Task
 
 HEAD = ("gamma_hidden.", "log_gamma.")
@@ -31,23 +30,20 @@ _LEAST_DEVIATION = 0.2  # of features, which are 0 to 6
 def fit(snapshot: Snapshot, task: Task, source: Source, samples: int) -> tuple[Snapshot, float]:
     """
     :param source: of crops, varied as in training.
-    :param samples: crops to look at, each once.
+    :param samples: crops to look at.
     :return: the snapshot with new layers, and their mean relative error on what they learnt from.
     :raises CheckpointError: a snapshot of another network.
     """
     network = task.trainable()
-    body = {k: v for k, v in snapshot.parameters.items() if not k.startswith(HEAD)}
-    own = network.state_dict()
-    known = {key: value for key, value in body.items() if key in own}
-    missing = [key for key in own if key not in known and not key.startswith(HEAD)]
-    if missing or not isinstance(task, RootPoseTask) or not isinstance(network, LiteJointNet):
+    if not isinstance(network, LiteJointNet):
         raise CheckpointError("γ's layers are fitted to a network of the task root_pose only")
-    network.load_state_dict(own | known)
-    seed = task.config.seed
-    features, gamma = _look(network.eval(), source, samples, seed)
-    error = _regress(network, features, gamma, seed)
-    head = {k: v for k, v in network.state_dict().items() if k.startswith(HEAD)}
-    return replace(snapshot, parameters=known | head, samples=snapshot.samples + samples), error
+    body = {k: v for k, v in snapshot.parameters.items() if not k.startswith(HEAD)}
+    if body.keys() != {key for key in network.state_dict() if not key.startswith(HEAD)}:
+        raise CheckpointError("the snapshot is of another network than its configuration says")
+    network.load_state_dict(network.state_dict() | body)
+    features, gamma = _look(network.eval(), source, samples, task.config.seed)
+    error = _regress(network, features, gamma, task.config.seed)
+    return replace(snapshot, parameters=network.state_dict()), error
 
 
 @torch.no_grad()
@@ -63,7 +59,7 @@ def _look(
     for start in tqdm(range(0, samples, _BATCH), unit="batch", disable=None):
         batch = source.batch(order[start : start + _BATCH], rng)
         # In fp32: the layers are to learn from what they will be given.
-        seen.append(network.evidence(to_unit(batch["image"])))
+        seen.append(network.evidence(BLAZEPOSE_CROP.normalise(batch["image"])))
         gamma.append(batch["gamma"])
     return torch.cat(seen), torch.cat(gamma)
 

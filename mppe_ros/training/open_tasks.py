@@ -4,6 +4,7 @@ people.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from ..detectors import CenterDetector, decode_centers
 from ..networks import LiteJointNet, LitePoseNet, LiteRootNet, shrink
 from ..skeletons import SKELETONS
 from ..trunks import EfficientNetLite0
+from ..weights import BLAZEPOSE_CROP, CropSpec
 from . import losses
 from .config import Config, DetectorConfig, PoseConfig, RootConfig, RootPoseConfig
 from .data import Batch, CropSource, SceneSource, Source
@@ -25,7 +27,6 @@ from .preparation import (
     load_imagenet,
     normalise,
     prepare_trunk,
-    to_unit,
     trunk_of,
     zero_last,
 )
@@ -131,6 +132,14 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
 
     outputs = ("volume", "log_gamma")
 
+    @property
+    def crop(self) -> CropSpec:
+        """What the network sees, which the exported file says."""
+        return replace(BLAZEPOSE_CROP, size=self.config.crop_size)
+
+    def metadata(self) -> dict[str, str]:
+        return self.crop.metadata()
+
     def pretrain(self, network: nn.Module) -> None:
         raise CheckpointError(
             "this network begins with BlazePose's parameters: 'mppe train blazepose MODEL --out "
@@ -142,7 +151,7 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
         return LiteJointNet(SKELETONS[config.skeleton], config.channels, config.gamma_channels)
 
     def losses(self, network: nn.Module, batch: Batch) -> Terms:
-        gamma, joints, _ = network(to_unit(batch["image"]))
+        gamma, joints, _ = network(self.crop.normalise(batch["image"]))
         gamma_error = losses.relative_error(gamma, batch["gamma"]).mean()
         return {
             **self._joint_losses(joints, batch),
@@ -150,7 +159,7 @@ class RootPoseTask(JointsTask[RootPoseConfig]):
         }
 
     def figures(self, network: nn.Module, batch: Batch) -> Terms:
-        gamma, joints, _ = network(to_unit(batch["image"]))
+        gamma, joints, _ = network(self.crop.normalise(batch["image"]))
         pelvis = SKELETONS[self.config.skeleton].root_index
         return {
             **pose_figures(joints, batch, self.config),

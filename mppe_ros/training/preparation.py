@@ -173,11 +173,6 @@ def normalise(grey: torch.Tensor) -> torch.Tensor:
     return ((grey - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def to_unit(grey: torch.Tensor) -> torch.Tensor:
-    """Grey values 0..255 as BlazePose's weights expect them."""
-    return (grey / 255).contiguous(memory_format=torch.channels_last)
-
-
 def zero_last(layer: nn.Conv2d | nn.Linear, bias: float = 0.0) -> None:
     """Start an output layer almost silent, so that the first gradients don't shake the trunk."""
     nn.init.normal_(layer.weight, std=0.01)
