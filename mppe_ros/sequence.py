@@ -113,7 +113,7 @@ class PoseSequence:
         boxes, of_track = self._boxes(found, expected)
         people = self.pipeline.estimate(pixels, [intrinsics], [boxes])[0]
         clock = StageClock(self.pipeline.device)
-        seen = self._seen(people, of_track, boxes.scores.tolist())
+        seen = self._seen(people, of_track, expected)
         if refine is not None:
             better = refine([one.person for one in seen])
             seen = [Seen(new, old.detected) for new, old in zip(better, seen, strict=True)]
@@ -187,23 +187,22 @@ class PoseSequence:
         self,
         people: Sequence[Person | None],
         of_track: Sequence[Expected | None],
-        scores: Sequence[float],
+        expected: Sequence[Expected],
     ) -> list[Seen]:
-        """Whom to believe in.
-
-        :param scores: of the boxes; low where they count only because of who was expected.
-        """
+        """Whom to believe in: a doubtful detection where somebody is expected, as of boxes."""
         least, seen = self.pipeline.options.detection_threshold, []
-        for person, track, score in zip(people, of_track, scores, strict=True):
+        hopes = np.array([one.bbox_xywh_px for one in expected]).reshape(-1, 4)
+        for person, track in zip(people, of_track, strict=True):
             if person is None:
                 continue
             if track is not None:
-                if _there(person, track):
-                    seen.append(Seen(person, detected=False))
+                there = _there(person, track)
             else:
-                judged = judge(person, self.pipeline.sharpness)
-                if judged.score >= least or score < least:
-                    seen.append(Seen(judged, detected=True))
+                person = judge(person, self.pipeline.sharpness)
+                met = box_iou(hopes, person.bbox_xywh_px[None]) >= _SAME_BOX
+                there = person.score >= least or bool(met.any())
+            if there:
+                seen.append(Seen(person, detected=track is None))
         return seen
 
     def _corrected(

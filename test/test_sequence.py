@@ -192,6 +192,16 @@ def test_a_detection_without_a_pose_begins_no_track():
         assert len(sequence.tracker) == tracks, sharpness
 
 
+def test_who_is_known_is_believed_in_with_a_blunt_pose_too():
+    film = film_of([[standing(0.0, 1)]] * 6)
+    eyes = WalkersPipeline(film, recall=1.0)
+    sequence = PoseSequence(eyes, detection_interval=1)
+    for index, (photo, rgb) in enumerate(film.pictures()):
+        eyes.sharpness = None if index < 3 else 7.0
+        (one,) = sequence.step(rgb, photo.intrinsics, index / FPS)
+        assert index < 3 or one.tracking.state == TrackState.TRACKED
+
+
 # --- the measure ---------------------------------------------------------------------------------
 
 
