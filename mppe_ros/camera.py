@@ -101,6 +101,42 @@ def back_project(
     return np.asarray(directions * np.asarray(depths_mm, np.float64)[..., None], np.float64)
 
 
+def back_project_pose(
+    root_px: npt.ArrayLike,
+    root_z_mm: float,
+    joints_px: npt.ArrayLike,
+    joints_z_mm: npt.ArrayLike,
+    intrinsics: Intrinsics,
+    ray_turn: tuple[float, float] = (0.0, 0.0),
+) -> tuple[FloatArray, FloatArray]:
+    """A root and the joints whose depth is known relative to it, as points in the camera frame.
+
+    The paper takes relative depths as along the optical axis (section 6). But a network that sees
+    a crop can't know where in the image that lies: 20 degrees right of the axis a person who
+    faces the camera looks as on the axis, and is turned by 20 degrees in its frame. What the
+    network says is then relative to the viewing ray, and the pose has to be turned by its angle.
+
+    :param root_px, joints_px: (2,), (J, 2) u, v, px, in the image as received.
+    :param root_z_mm: Z of the root.
+    :param joints_z_mm: (J,) relative to the root, away from the camera.
+    :param ray_turn: the share of the ray's angle to turn by, right and down: 0 measures along the
+        optical axis, 1 along the ray.
+    :return: (3,), (J, 3) x, y, z, mm; all NaN where no ray leads to the pixel or where the point
+        would be behind the camera.
+    """
+    pixels = np.concatenate([np.reshape(root_px, (1, 2)), np.reshape(joints_px, (-1, 2))])
+    rays = pixel_rays(pixels, intrinsics)
+    directions = np.concatenate([rays, np.ones_like(rays[:, :1])], axis=1)
+    directions[~np.isfinite(rays).all(1)] = np.nan
+    along = np.array([*(rays[0] * ray_turn), 1.0])
+    along /= np.linalg.norm(along)
+    with np.errstate(all="ignore"):
+        forward = directions @ along
+        depths = (root_z_mm * forward[0] + np.asarray(joints_z_mm, np.float64)) / forward[1:]
+    depths[~(depths > 0)] = np.nan  # no pixel shows what is behind the camera
+    return directions[0] * root_z_mm, directions[1:] * depths[:, None]
+
+
 def project(points_mm: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
     """Points in the camera frame to pixels of the image as received; inverse of back-projection.
 

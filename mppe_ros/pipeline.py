@@ -333,10 +333,9 @@ class Pipeline:
         )
         root_z = root_z * camera.magnification(bbox[None], intrinsics)
         joints_px = flat_px.reshape(count, 2)
-        root_mm = camera.back_project(root_px, root_z[0], intrinsics)
-        depths = joints_z + root_z[0]
-        depths[~(depths > 0)] = np.nan  # no pixel shows what is behind the camera
-        joints_mm = camera.back_project(joints_px, depths, intrinsics)
+        root_mm, joints_mm = camera.back_project_pose(
+            root_px, root_z[0], joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
+        )
         orientation, orientation_covariance = root_orientation(
             joints_mm, self.skeleton, self.root_error
         )
