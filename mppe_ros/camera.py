@@ -102,39 +102,38 @@ def back_project(
 
 
 def back_project_pose(
-    root_px: npt.ArrayLike,
-    root_z_mm: float,
-    joints_px: npt.ArrayLike,
-    joints_z_mm: npt.ArrayLike,
+    root_px: FloatArray,
+    root_z_mm: FloatArray,
+    joints_px: FloatArray,
+    joints_z_mm: FloatArray,
     intrinsics: Intrinsics,
     ray_turn: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[FloatArray, FloatArray]:
-    """A root and the joints whose depth is known relative to it, as points in the camera frame.
+    """Roots and the joints whose depth is known relative to them, as points in the camera frame.
 
     The paper takes relative depths as along the optical axis (section 6). But a network that sees
     a crop can't know where in the image that lies: 20 degrees right of the axis a person who
     faces the camera looks as on the axis, and is turned by 20 degrees in its frame. What the
     network says is then relative to the viewing ray, and the pose has to be turned by its angle.
 
-    :param root_px, joints_px: (2,), (J, 2) u, v, px, in the image as received.
-    :param root_z_mm: Z of the root.
-    :param joints_z_mm: (J,) relative to the root, away from the camera.
+    :param root_px, joints_px: (N, 2), (N, J, 2) u, v, px, in the image as received.
+    :param root_z_mm: (N,) Z of the roots.
+    :param joints_z_mm: (N, J) relative to the root, away from the camera.
     :param ray_turn: the share of the ray's angle to turn by, right and down: 0 measures along the
         optical axis, 1 along the ray.
-    :return: (3,), (J, 3) x, y, z, mm; all NaN where no ray leads to the pixel or where the point
-        would be behind the camera.
+    :return: (N, 3), (N, J, 3) x, y, z, mm; all NaN where no ray leads to the pixel or where the
+        joint would be behind the camera.
     """
-    pixels = np.concatenate([np.reshape(root_px, (1, 2)), np.reshape(joints_px, (-1, 2))])
-    rays = pixel_rays(pixels, intrinsics)
-    directions = np.concatenate([rays, np.ones_like(rays[:, :1])], axis=1)
-    directions[~np.isfinite(rays).all(1)] = np.nan
-    along = np.array([*(rays[0] * ray_turn), 1.0])
-    along /= np.linalg.norm(along)
+    rays = pixel_rays(np.concatenate([root_px[:, None], joints_px], axis=1), intrinsics)
+    directions = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1)
+    directions[~np.isfinite(rays).all(-1)] = np.nan
+    along = directions[:, 0] * [*ray_turn, 1.0]
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
     with np.errstate(all="ignore"):
-        forward = directions @ along
-        depths = (root_z_mm * forward[0] + np.asarray(joints_z_mm, np.float64)) / forward[1:]
+        forward = (directions * along[:, None]).sum(-1)
+        depths = (root_z_mm[:, None] * forward[:, :1] + joints_z_mm) / forward[:, 1:]
     depths[~(depths > 0)] = np.nan  # no pixel shows what is behind the camera
-    return directions[0] * root_z_mm, directions[1:] * depths[:, None]
+    return directions[:, 0] * root_z_mm[:, None], directions[:, 1:] * depths[..., None]
 
 
 def project(points_mm: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
@@ -222,13 +221,17 @@ def _radial_profile(model: str, coefficients: tuple[float, ...]) -> tuple[FloatA
     return ends[:count], radii[:count]
 
 
-def ray_covariance(point_mm: FloatArray, along_mm: float, across_mm: float) -> FloatArray:
-    """Covariance of a point seen by a camera: long along the viewing ray, thin across.
+def ray_covariance(
+    points_mm: FloatArray, along_mm: npt.ArrayLike, across_mm: npt.ArrayLike
+) -> FloatArray:
+    """Covariance of points seen by a camera: long along the viewing ray, thin across.
 
-    :param point_mm: (3,) the point, camera frame.
-    :param along_mm, across_mm: standard deviations.
-    :return: (3, 3) mm².
+    :param points_mm: (..., 3) the points, camera frame.
+    :param along_mm, across_mm: (...) standard deviations.
+    :return: (..., 3, 3) mm².
     """
-    ray = point_mm / max(float(np.linalg.norm(point_mm)), 1e-9)
-    along = np.outer(ray, ray)
-    return along_mm**2 * along + across_mm**2 * (np.eye(3) - along)
+    rays = points_mm / np.maximum(np.linalg.norm(points_mm, axis=-1, keepdims=True), 1e-9)
+    along = rays[..., :, None] * rays[..., None, :]
+    long, thin = (np.asarray(sigma, np.float64)[..., None, None] ** 2
+                  for sigma in (along_mm, across_mm))  # fmt: skip
+    return np.asarray(long * along + thin * (np.eye(3) - along))

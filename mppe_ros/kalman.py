@@ -34,15 +34,18 @@ _ROOT = np.hstack([_ONE, _ZERO, _ONE, _ZERO])  # path + sway
 
 
 class Innovation(NamedTuple):
-    """A measurement seen from the prediction."""
+    """Measurements seen from the prediction; any number of them, (...)."""
 
-    residual_mm: FloatArray  # (3,)
-    covariance_mm2: FloatArray  # (3, 3) what the residual should scatter like
+    residual_mm: FloatArray  # (..., 3)
+    covariance_mm2: FloatArray  # (..., 3, 3) what the residual should scatter like
+    seen: FloatArray  # (..., 3, 12) what of the state is measured
 
     @property
-    def squared(self) -> float:
-        """Normalised innovation squared: chi-square with 3 degrees of freedom if all is well."""
-        return float(self.residual_mm @ np.linalg.solve(self.covariance_mm2, self.residual_mm))
+    def squared(self) -> FloatArray:
+        """(...) normalised innovation squared: chi-square with 3 degrees of freedom if all is
+        well."""
+        whitened = np.linalg.solve(self.covariance_mm2, self.residual_mm[..., None])[..., 0]
+        return np.asarray((self.residual_mm * whitened).sum(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Motion:
         covariance[3:6, 3:6], covariance[6:9, 6:9] = _spreads(up)
         covariance[9:, 9:] = _ONE
         anywhere = cls(np.concatenate([position_mm, np.zeros(9)]), covariance, up)
-        return anywhere.corrected(position_mm, covariance_mm2)
+        return anywhere.corrected(anywhere.innovation(position_mm, covariance_mm2))
 
     @property
     def position_mm(self) -> FloatArray:
@@ -97,13 +100,14 @@ class Motion:
             math.exp(-dt_s / time_s) for time_s in (SPEED_TIME_S, SWAY_TIME_S, FRESH_TIME_S)
         )
         way = SPEED_TIME_S * (1 - kept)
-        moves = np.kron(np.diag([1, kept, sway_kept, error_kept]), _ONE)
+        moves = np.diag(np.repeat([1, kept, sway_kept, error_kept], 3))
         moves[:3, 3:6] = way * _ONE
         speed, sway = _spreads(self.up)
         # What a velocity that forgets itself adds to the path, per its variance.
         path = 2 * SPEED_TIME_S * (dt_s - way) - way**2
         noise = np.zeros((12, 12))
-        noise[:6, :6] = np.kron([[path, way * (1 - kept)], [way * (1 - kept), 1 - kept**2]], speed)
+        noise[:3, :3], noise[3:6, 3:6] = path * speed, (1 - kept**2) * speed
+        noise[:3, 3:6] = noise[3:6, :3] = way * (1 - kept) * speed
         noise[6:9, 6:9] = (1 - sway_kept**2) * sway
         noise[9:, 9:] = (1 - error_kept**2) * _ONE
         return replace(
@@ -111,23 +115,22 @@ class Motion:
         )
 
     def innovation(self, position_mm: FloatArray, covariance_mm2: FloatArray) -> Innovation:
-        """A measured position against this prediction."""
-        return self._against(position_mm, _seen(covariance_mm2))
+        """Measured positions (..., 3) against this prediction.
 
-    def _against(self, position_mm: FloatArray, seen: FloatArray) -> Innovation:
-        return Innovation(position_mm - seen @ self.mean, seen @ self.covariance @ seen.T)
+        :param covariance_mm2: (..., 3, 3)
+        """
+        seen = _seen(covariance_mm2)
+        expected = seen @ self.covariance @ seen.swapaxes(-1, -2)
+        return Innovation(position_mm - seen @ self.mean, expected, seen)
 
-    def corrected(
-        self, position_mm: FloatArray, covariance_mm2: FloatArray, gate: float = math.inf
-    ) -> Motion:
+    def corrected(self, innovation: Innovation, gate: float = math.inf) -> Motion:
         """With a measured position taken in.
 
+        :param innovation: a single one of this prediction.
         :param gate: of the normalised innovation squared; an outlier moves the estimate no more
             than a measurement at the gate's edge would.
         """
-        seen = _seen(covariance_mm2)
-        innovation = self._against(position_mm, seen)
-        excess = max(1.0, innovation.squared / gate)
+        seen, excess = innovation.seen, max(1.0, float(innovation.squared) / gate)
         gain = np.linalg.solve(excess * innovation.covariance_mm2, seen @ self.covariance).T
         # Joseph's form stays symmetric and positive definite.
         kept = np.eye(12) - gain @ seen
@@ -149,7 +152,10 @@ def _spreads(up: FloatArray | None) -> tuple[FloatArray, FloatArray]:
 
 
 def _seen(covariance_mm2: FloatArray) -> FloatArray:
-    """(3, 12): path + sway + error, whose standard deviations are those of the measurement."""
+    """(..., 3, 12): path + sway + error, whose standard deviations are those of the measurement
+    (..., 3, 3)."""
     variances, axes = np.linalg.eigh(FRESH_SHARE * covariance_mm2)
-    error = (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
-    return np.hstack([_ONE, _ZERO, _ONE, error])
+    spread = axes * np.sqrt(np.maximum(variances, 0))[..., None, :]
+    seen = np.zeros((*covariance_mm2.shape[:-1], 12))
+    seen[..., :9], seen[..., 9:] = _ROOT[:, :9], spread @ axes.swapaxes(-1, -2)
+    return seen

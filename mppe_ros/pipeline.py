@@ -217,7 +217,7 @@ class Pipeline:
         :return: for each image and box its person; None where the box is empty, where the person
             can't be placed, and where its distance is out of range.
         """
-        options, clock = self.options, StageClock(self.device)
+        clock = StageClock(self.device)
         clock.ms |= {"crop": 0.0, "estimate": 0.0}  # where nobody is, too
         batch = self._batch(detections, intrinsics)
         looks = self._people_at_once(
@@ -227,7 +227,7 @@ class Pipeline:
         people: list[list[Person | None]] = [[None] * len(found) for found in detections]
         if looks:
             poses = CropPoses(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
-            self._place(people, batch, poses, intrinsics, options)
+            self._place(people, batch, poses, intrinsics)
         clock.lap("place")
         self.stage_ms = clock.ms
         return people
@@ -291,11 +291,10 @@ class Pipeline:
         batch: _Batch,
         poses: CropPoses,
         intrinsics: Sequence[Intrinsics],
-        options: PipelineOptions,
     ) -> None:
         """From crops to the camera frame: depth by gamma and k, then back-projection."""
         gamma, root_px = poses.gamma, poses.root_px
-        if options.k_only_root:
+        if self.options.k_only_root:
             gamma = torch.ones_like(gamma)
             root_px = torch.full_like(root_px, self.crop_spec.size / 2)
         focal = batch.boxes.new_tensor([[k.fx, k.fy] for k in intrinsics])[batch.image_index]
@@ -317,47 +316,56 @@ class Pipeline:
             ],
             dim=1,
         )
-        for row in rows.double().cpu().numpy():
-            image, box = int(row[0]), int(row[1])
-            person = self._person(row[2:], intrinsics[image], options)
-            range_m = person.root_mm[2] / 1000
-            placed = bool(np.isfinite(person.root_mm).all()) and range_m > 0
-            if placed and options.min_range_m <= range_m <= options.max_range_m:
-                people[image][box] = person
+        table = rows.double().cpu().numpy()
+        for index, camera_ in enumerate(intrinsics):
+            of_image = table[table[:, 0] == index]
+            for box, person in zip(of_image[:, 1], self._people(of_image, camera_), strict=True):
+                people[index][int(box)] = person
 
-    def _person(self, row: FloatArray, intrinsics: Intrinsics, options: PipelineOptions) -> Person:
-        count = len(self.skeleton)
-        widths = (1, 4, 1, 1, 2, 2 * count, count, count)
-        score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
-            row, np.cumsum(widths)[:-1]
+    def _people(self, rows: FloatArray, intrinsics: Intrinsics) -> list[Person | None]:
+        """Of one image; None where one can't be placed or is out of range.
+
+        :param rows: (N, ...) as `_place` makes them.
+        """
+        options, count = self.options, len(self.skeleton)
+        widths = (2, 1, 4, 1, 1, 2, 2 * count, count, count)
+        _, score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
+            rows, np.cumsum(widths)[:-1], axis=1
         )
-        root_z = root_z * camera.magnification(bbox[None], intrinsics)
-        joints_px = flat_px.reshape(count, 2)
-        root_mm, joints_mm = camera.back_project_pose(
-            root_px, root_z[0], joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
+        depths = root_z[:, 0] * camera.magnification(bbox, intrinsics)
+        joints_px = flat_px.reshape(-1, count, 2)
+        roots_mm, joints_mm = camera.back_project_pose(
+            root_px, depths, joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
         )
-        orientation, orientation_covariance = root_orientation(
-            joints_mm, self.skeleton, self.root_error
+        distances = np.linalg.norm(roots_mm, axis=1)
+        covariances = camera.ray_covariance(
+            roots_mm, self.root_error.along * distances, self.root_error.across_mm
         )
-        distance = float(np.linalg.norm(root_mm))
-        return Person(
-            score=float(score[0]),
-            bbox_xywh_px=bbox,
-            root_px=root_px,
-            root_mm=root_mm,
-            root_covariance_mm2=camera.ray_covariance(
-                root_mm, self.root_error.along * distance, self.root_error.across_mm
-            ),
-            joints_px=joints_px,
-            joints_mm=joints_mm,
-            joint_scores=scores,
-            joint_status=_joint_status(
-                joints_px, joints_z, joints_mm, scores, intrinsics, options
-            ),
-            gamma=float(gamma[0]),
-            root_orientation_xyzw=orientation,
-            root_orientation_covariance=orientation_covariance,
-        )
+        status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
+        range_m = roots_mm[:, 2] / 1000
+        # Written so that NaN fails.
+        placed = np.isfinite(roots_mm).all(axis=1) & (range_m > 0)
+        placed &= (options.min_range_m <= range_m) & (range_m <= options.max_range_m)
+        people: list[Person | None] = [None] * len(rows)
+        for i in placed.nonzero()[0]:
+            orientation, orientation_covariance = root_orientation(
+                joints_mm[i], self.skeleton, self.root_error
+            )
+            people[i] = Person(
+                score=float(score[i, 0]),
+                bbox_xywh_px=bbox[i],
+                root_px=root_px[i],
+                root_mm=roots_mm[i],
+                root_covariance_mm2=covariances[i],
+                joints_px=joints_px[i],
+                joints_mm=joints_mm[i],
+                joint_scores=scores[i],
+                joint_status=status[i],
+                gamma=float(gamma[i, 0]),
+                root_orientation_xyzw=orientation,
+                root_orientation_covariance=orientation_covariance,
+            )
+        return people
 
 
 def judge(person: Person, sharpness: float | None) -> Person:
@@ -380,15 +388,15 @@ def _joint_status(
     intrinsics: Intrinsics,
     options: PipelineOptions,
 ) -> npt.NDArray[np.uint8]:
-    """(J,) JointStatus; the worst that applies."""
-    u, v = joints_px.T
+    """(N, J) JointStatus; the worst that applies."""
+    u, v = joints_px[..., 0], joints_px[..., 1]
     outside = (
         (u < -0.5) | (u > intrinsics.width - 0.5) | (v < -0.5) | (v > intrinsics.height - 0.5)
     )
-    status = np.full(len(scores), JointStatus.OK, np.uint8)
+    status = np.full(scores.shape, JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
     status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
     # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
-    finite = np.isfinite(joints_px).all(1) & np.isfinite(joints_mm).all(1) & np.isfinite(scores)
+    finite = np.isfinite(joints_px).all(-1) & np.isfinite(joints_mm).all(-1) & np.isfinite(scores)
     status[~finite] = JointStatus.INVALID
     return status

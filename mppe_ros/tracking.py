@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from . import camera
 from .boxes import BoxFromPose, box_iou
-from .kalman import FRESH_SHARE, Innovation, Motion
+from .kalman import FRESH_SHARE, Motion
 from .orientation import root_orientation
 from .skeletons import Skeleton
 from .smoothing import JointSmoother, SmoothingOptions
@@ -113,6 +113,24 @@ class _View(NamedTuple):
         return self.rotation.T @ covariance @ self.rotation
 
 
+class _Candidates(NamedTuple):
+    """N people of an image, in the tracks' frame."""
+
+    roots_mm: FloatArray  # (N, 3)
+    covariances_mm2: FloatArray  # (N, 3, 3)
+    relative_mm: FloatArray  # (N, J, 3) joints seen from their root
+    boxes_xywh_px: FloatArray  # (N, 4)
+
+    @classmethod
+    def of(cls, people: Sequence[Person], view: _View) -> _Candidates:
+        roots, covariances = zip(*(_root(person, view) for person in people), strict=True)
+        relative = np.array([person.joints_mm - person.root_mm for person in people])
+        boxes = np.array([person.bbox_xywh_px for person in people])
+        return cls(
+            np.array(roots), np.array(covariances), relative @ view.rotation.T, boxes
+        )
+
+
 class Tracker:
     """Gives people ids over successive images of one camera.
 
@@ -189,10 +207,9 @@ class Tracker:
         seen = _without_duplicates(seen)
         pairs = self._assign(seen, view)
         self.innovations = [
-            self._tracks[row].surprise(seen[column].person, view) for row, column in pairs.items()
-        ]
-        for row, column in pairs.items():
             self._tracks[row].see(seen[column], self._now_s, view, smoothing)
+            for row, column in pairs.items()
+        ]
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(self._now_s, self._options)
@@ -236,9 +253,8 @@ class Tracker:
         """People by track, for the least total cost; both as positions in their lists."""
         if not self._tracks or not seen:
             return {}
-        costs = np.array(
-            [[track.cost(one.person, view) for one in seen] for track in self._tracks]
-        )
+        people = _Candidates.of([one.person for one in seen], view)
+        costs = np.array([track.costs(people) for track in self._tracks])
         possible = costs <= _MAX_COST
         rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
         return {
@@ -305,30 +321,29 @@ class _Track:
             now_s - self._detected_s,
         )
 
-    def cost(self, person: Person, view: _View) -> float:
-        """Of this person being the track's."""
-        position, covariance = _root(person, view)
-        residual, expected = self.motion.innovation(position, covariance)
+    def costs(self, people: _Candidates) -> FloatArray:
+        """(N,) of each being the track's."""
+        innovation = self.motion.innovation(people.roots_mm, people.covariances_mm2)
         # Errors that last are the track's too, but not those of another person.
-        distance = Innovation(residual, expected + (1 - FRESH_SHARE) * covariance).squared
-        relative = (person.joints_mm - person.root_mm) @ view.rotation.T
-        apart = np.linalg.norm(relative - self._raw_relative_mm, axis=1)
+        lasting = (1 - FRESH_SHARE) * people.covariances_mm2
+        distance = innovation._replace(covariance_mm2=innovation.covariance_mm2 + lasting).squared
+        apart = np.linalg.norm(people.relative_mm - self._raw_relative_mm, axis=2)
         known = np.isfinite(apart)
-        joints = float(apart[known].mean()) if known.any() else _JOINT_SCALE_MM
-        overlap = float(box_iou(self._box, person.bbox_xywh_px)[0, 0])
+        count = known.sum(axis=1)
+        joints = np.where(known, apart, 0).sum(axis=1) / np.maximum(count, 1)
+        joints = np.where(count > 0, joints, _JOINT_SCALE_MM)
+        overlap = box_iou(self._box, people.boxes_xywh_px)[0]
         # Of somebody out of sight the last pose and box say less.
         weight = _COASTING_WEIGHT if self.state == TrackState.COASTING else 1.0
-        return distance / _GATE + weight * (min(joints / _JOINT_SCALE_MM, 1.0) + 1 - overlap)
+        unlike = np.minimum(joints / _JOINT_SCALE_MM, 1.0) + 1 - overlap
+        return np.asarray(distance / _GATE + weight * unlike)
 
-    def surprise(self, person: Person, view: _View) -> float:
-        """The root's normalised innovation squared."""
-        position, covariance = _root(person, view)
-        return self.motion.innovation(position, covariance).squared
-
-    def see(self, seen: Seen, now_s: float, view: _View, smoothing: SmoothingOptions) -> None:
+    def see(self, seen: Seen, now_s: float, view: _View, smoothing: SmoothingOptions) -> float:
+        """Takes the image's person in; its root's normalised innovation squared."""
         person = seen.person
         position, self._covariance_mm2 = _root(person, view)
-        self.motion = self.motion.corrected(position, self._covariance_mm2, _GATE)
+        innovation = self.motion.innovation(position, self._covariance_mm2)
+        self.motion = self.motion.corrected(innovation, _GATE)
         dt_s, self._seen_s = now_s - self._seen_s, now_s
         if seen.detected:
             self.hits, self._detected_s = self.hits + 1, now_s
@@ -338,6 +353,7 @@ class _Track:
             self._raw_relative_mm, person.joint_status, dt_s, smoothing
         )
         self.state = TrackState.TRACKED
+        return float(innovation.squared)
 
     def miss(self, now_s: float, options: TrackingOptions) -> None:
         unseen_s = now_s - self._seen_s

@@ -253,27 +253,33 @@ def test_impossible_cameras_are_refused_with_a_reason(changes: dict, complaint: 
 def test_a_pose_is_relative_to_the_axis_or_to_the_ray() -> None:
     rng = np.random.default_rng(8)
     camera_ = Intrinsics.from_fov(90, 640, 480)
-    pixels = rng.uniform((300, 100), (600, 400), (21, 2))
-    relative = rng.normal(0, 200, 21)
-    root, joints = camera.back_project_pose(pixels[14], 3000, pixels, relative, camera_)
-    np.testing.assert_allclose(root, camera.back_project(pixels[14], 3000, camera_))
-    np.testing.assert_allclose(joints, camera.back_project(pixels, 3000 + relative, camera_))
+    pixels = rng.uniform((300, 100), (600, 400), (2, 21, 2))
+    relative = rng.normal(0, 200, (2, 21))
+    roots_px, roots_z = pixels[:, 14], np.array([3000.0, 2000.0])
+    seen = roots_px, roots_z, pixels, relative, camera_
+    roots, joints = camera.back_project_pose(*seen)
+    np.testing.assert_allclose(roots, camera.back_project(roots_px, roots_z, camera_))
+    depths = roots_z[:, None] + relative
+    np.testing.assert_allclose(joints, camera.back_project(pixels, depths, camera_))
 
-    _, turned = camera.back_project_pose(pixels[14], 3000, pixels, relative, camera_, (1, 1))
+    _, turned = camera.back_project_pose(*seen, (1, 1))
     np.testing.assert_allclose(camera.project(turned, camera_), pixels, atol=1e-6)
-    ray = root / np.linalg.norm(root)
-    np.testing.assert_allclose((turned - root) @ ray, relative)
-    _, level = camera.back_project_pose(pixels[14], 3000, pixels, relative, camera_, (1, 0))
-    ray = np.array([root[0], 0, root[2]]) / np.hypot(root[0], root[2])
-    np.testing.assert_allclose((level - root) @ ray, relative)
+    _, level = camera.back_project_pose(*seen, (1, 0))
+    for i, (x, y, z) in enumerate(roots):
+        ray = np.array([x, y, z]) / np.linalg.norm([x, y, z])
+        np.testing.assert_allclose((turned[i] - roots[i]) @ ray, relative[i])
+        ray = np.array([x, 0, z]) / np.hypot(x, z)
+        np.testing.assert_allclose((level[i] - roots[i]) @ ray, relative[i])
 
 
 @pytest.mark.parametrize("turn", [(0, 0), (1, 1)])
 def test_a_pose_in_part_behind_the_camera_or_the_lens(turn: tuple[float, float]) -> None:
     camera_ = Intrinsics.from_fov(90, 640, 480)
-    pixels = np.array([[320.0, 240], [np.inf, 240], [400, 200], [np.nan, 3]])
-    relative = np.array([0.0, 0, -700, 0])
-    root, joints = camera.back_project_pose(pixels[0], 500, pixels, relative, camera_, turn)
-    assert np.isfinite(root).all()
-    assert np.isfinite(joints).all(1).tolist() == [True, False, False, False]
-    assert np.isnan(joints[1:]).all()
+    pixels = np.array([[[320.0, 240], [np.inf, 240], [400, 200], [np.nan, 3]]])
+    relative = np.array([[0.0, 0, -700, 0]])
+    roots, joints = camera.back_project_pose(
+        pixels[:, 0], np.array([500.0]), pixels, relative, camera_, turn
+    )
+    assert np.isfinite(roots).all()
+    assert np.isfinite(joints).all(-1).tolist() == [[True, False, False, False]]
+    assert np.isnan(joints[0, 1:]).all()

@@ -301,8 +301,9 @@ def test_a_filter_whose_noise_is_as_said_is_consistent(up):
             state = rng.multivariate_normal(step.mean, step.covariance)
             measured = state[:3] + state[6:9] + error @ state[9:]
             filtered = filtered.predicted(1 / 15)
-            squared.append(filtered.innovation(measured, noise).squared)
-            filtered = filtered.corrected(measured, noise)
+            innovation = filtered.innovation(measured, noise)
+            squared.append(float(innovation.squared))
+            filtered = filtered.corrected(innovation)
     count = len(squared)
     low, high = chi2.ppf([0.0005, 0.9995], 3 * count) / count
     assert low < np.mean(squared) < high
