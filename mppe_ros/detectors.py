@@ -437,13 +437,12 @@ def decode_centers(
 
 def _network_input(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(B, H, W, 3) uint8 to (B, *size, 3) uint8, padded to multiples of 32 with middle grey."""
-    bottom, right = (-side % 32 for side in size)
-    resized = resize_area(batch, size).to(torch.uint8)
-    return F.pad(resized, (0, 0, 0, right, 0, bottom), value=127)
+    resized, (bottom, right) = resize_area(batch, size), (-side % 32 for side in size)
+    return F.pad(resized, (0, 0, 0, right, 0, bottom), value=127) if bottom or right else resized
 
 
 def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, *size, 3) float32 whole grey values, as OpenCV's INTER_AREA.
+    """(B, H, W, 3) uint8 to (B, *size, 3) uint8, as OpenCV's INTER_AREA.
 
     It shrinks by the exact mean over each new pixel's area (torch's "area" mode rounds the area
     to whole pixels, and its antialiasing blurs more than the network was trained with) and
@@ -451,18 +450,20 @@ def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     if size[0] < batch.shape[1] and size[1] < batch.shape[2] and batch.device.type == "cpu":
         # OpenCV itself, which takes a fraction of the time.
-        shrunk = [cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_AREA)
-                  for image in batch]  # fmt: skip
-        return torch.from_numpy(np.stack(shrunk)).float()
+        return torch.stack([
+            torch.from_numpy(cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_AREA))
+            for image in batch
+        ])  # fmt: skip
     if size[0] * size[1] < batch.shape[1] * batch.shape[2]:
         return area_means(batch, size)
     channels_first = batch.permute(0, 3, 1, 2).float()
-    return F.interpolate(channels_first, size, mode="bilinear").round().permute(0, 2, 3, 1)
+    enlarged = F.interpolate(channels_first, size, mode="bilinear").round()
+    return enlarged.permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def area_means(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """What :func:`resize_area` does to large images, on any device."""
-    return _shrink(_shrink(batch, size[0], 1), size[1], 2).round()
+    return _shrink(_shrink(batch, size[0], 1), size[1], 2).round().to(torch.uint8)
 
 
 def _shrink(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:

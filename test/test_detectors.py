@@ -502,5 +502,5 @@ def test_shrinking_equals_opencvs_inter_area(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     expected = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_AREA)
     for resize in (resize_area, area_means):
-        shrunk = resize(torch.from_numpy(noise)[None], size)[0].numpy()
+        shrunk = resize(torch.from_numpy(noise)[None], size)[0].int().numpy()
         assert np.abs(shrunk - expected).max() <= 1  # ties may round either way
