@@ -34,25 +34,27 @@ def message_from_record(message_class: type[Message], record: Mapping[str, Any])
     :raises KeyError: a field that the message does not have.
     """
     message: Any = message_class()
-    types: Mapping[str, str] = message.get_fields_and_field_types()
+    classes = _field_classes(cast(Any, message_class))
     for name, value in record.items():
-        setattr(message, name, _field_value(types[name], value))
+        field_class = classes[name]
+        if field_class is not None:
+            if isinstance(value, Mapping):
+                value = message_from_record(field_class, value)
+            else:
+                value = [message_from_record(field_class, item) for item in value]
+        setattr(message, name, value)
     return cast(Message, message)
 
 
-def _field_value(type_name: str, value: Any) -> Any:
-    """``value`` for a field of ROS type ``type_name``, such as ``sequence<std_msgs/Header>``."""
-    message_class = _message_class(type_name)
-    if message_class is None:
-        return value
-    if isinstance(value, Mapping):
-        return message_from_record(message_class, value)
-    return [message_from_record(message_class, item) for item in value]
-
-
 @cache
+def _field_classes(message_class: Any) -> Mapping[str, type | None]:
+    """The message that each field holds, or holds many of; None of a plain value."""
+    types: Mapping[str, str] = message_class.get_fields_and_field_types()
+    return {name: _message_class(type_name) for name, type_name in types.items()}
+
+
 def _message_class(type_name: str) -> type | None:
-    """The message that a field holds, or holds many of; None of a plain value."""
+    """Of ROS type ``type_name``, such as ``sequence<std_msgs/Header>``."""
     nested = re.search(r"(\w+)/(\w+)", type_name)
     if nested is None:
         return None

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -48,15 +48,22 @@ class Stats:
     too_old: int = 0
     paused: int = 0
     late: int = 0
+    spent_ms: Mapping[str, float] = field(default_factory=dict)  # by stage, all images together
     # Of the last image.
     people: int = 0
     tracks: int = 0  # people with an id, those out of sight too
     age_ms: float = 0.0  # from its stamp to the publishing, by the node's clock
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
     intrinsics: str = "none yet"
     depth: str = "off"
     complaint: str = ""  # what is worse than it could be
     error: str = ""  # why the last one that failed did
+
+    def spend(self, stage_ms: Mapping[str, float]) -> None:
+        """Adds the stages of an image."""
+        spent_ms = dict(self.spent_ms)  # a new one: another thread may be reading the old
+        for stage, ms in stage_ms.items():
+            spent_ms[stage] = spent_ms.get(stage, 0.0) + ms
+        self.spent_ms = spent_ms
 
     @property
     def drops(self) -> dict[str, int]:
@@ -124,7 +131,9 @@ class Diagnostics:
 
 def _difference(now: Stats, before: Stats) -> Stats:
     counts = ("received", "processed", "failed", "detector_runs", *DROPS)
-    return Stats(**{name: getattr(now, name) - getattr(before, name) for name in counts})
+    spent_ms = {stage: ms - before.spent_ms.get(stage, 0) for stage, ms in now.spent_ms.items()}
+    differences = {name: getattr(now, name) - getattr(before, name) for name in counts}
+    return Stats(**differences, spent_ms=spent_ms)
 
 
 def _verdict(
@@ -166,7 +175,10 @@ def _values(recent: Stats, stats: Stats, situation: Situation, period_s: float) 
         "tracks": str(stats.tracks),
         "detector share": f"{recent.detector_runs / max(recent.processed, 1):.2f}",
         "age (ms)": f"{stats.age_ms:.1f}",
-        **{f"{stage} (ms)": f"{ms:.1f}" for stage, ms in stats.stage_ms.items()},
+        **{
+            f"{stage} (ms)": f"{ms / max(recent.processed, 1):.1f}"
+            for stage, ms in recent.spent_ms.items()
+        },
         "images received": str(stats.received),
         "images processed": str(stats.processed),
         "images failed": str(stats.failed),

@@ -52,11 +52,12 @@ class Innovation(NamedTuple):
 class Motion:
     """Where a root is and where it is going, mm and mm/s, in a frame that doesn't move.
 
-    The error is kept in standard deviations of the measurement, which may change with it.
+    Or those of several roots, (...), for `innovation`. The error is kept in standard deviations of
+    the measurement, which may change with it.
     """
 
-    mean: FloatArray  # (12,) path, velocity, sway, error
-    covariance: FloatArray  # (12, 12)
+    mean: FloatArray  # (..., 12) path, velocity, sway, error
+    covariance: FloatArray  # (..., 12, 12)
     up: FloatArray | None = None  # (3,) unit vector
 
     @classmethod
@@ -121,7 +122,7 @@ class Motion:
         """
         seen = _seen(covariance_mm2)
         expected = seen @ self.covariance @ seen.swapaxes(-1, -2)
-        return Innovation(position_mm - seen @ self.mean, expected, seen)
+        return Innovation(position_mm - (seen @ self.mean[..., None])[..., 0], expected, seen)
 
     def corrected(self, innovation: Innovation, gate: float = math.inf) -> Motion:
         """With a measured position taken in.
@@ -136,9 +137,7 @@ class Motion:
         kept = np.eye(12) - gain @ seen
         noise = (excess - 1) * innovation.covariance_mm2
         spread = kept @ self.covariance @ kept.T + gain @ noise @ gain.T
-        return replace(
-            self, mean=self.mean + gain @ innovation.residual_mm, covariance=spread
-        )
+        return replace(self, mean=self.mean + gain @ innovation.residual_mm, covariance=spread)
 
 
 def _spreads(up: FloatArray | None) -> tuple[FloatArray, FloatArray]:

@@ -293,7 +293,7 @@ class PoseNode(LifecycleNode):
         if complaint := self._makeshift or seen.complaint:
             self._complain(complaint)
         self.stats.age_ms = self._age_s(frame) * 1e3
-        self.stats.stage_ms = {**seen.stage_ms, "publish": publish_ms}
+        self.stats.spend({**seen.stage_ms, "publish": publish_ms})
         self.stats.intrinsics = "assumed" if assumed else "calibrated"
         if seen.fusion is not None:
             self._note_fusion(seen.fusion)

@@ -113,24 +113,6 @@ class _View(NamedTuple):
         return self.rotation.T @ covariance @ self.rotation
 
 
-class _Candidates(NamedTuple):
-    """N people of an image, in the tracks' frame."""
-
-    roots_mm: FloatArray  # (N, 3)
-    covariances_mm2: FloatArray  # (N, 3, 3)
-    relative_mm: FloatArray  # (N, J, 3) joints seen from their root
-    boxes_xywh_px: FloatArray  # (N, 4)
-
-    @classmethod
-    def of(cls, people: Sequence[Person], view: _View) -> _Candidates:
-        roots, covariances = zip(*(_root(person, view) for person in people), strict=True)
-        relative = np.array([person.joints_mm - person.root_mm for person in people])
-        boxes = np.array([person.bbox_xywh_px for person in people])
-        return cls(
-            np.array(roots), np.array(covariances), relative @ view.rotation.T, boxes
-        )
-
-
 class Tracker:
     """Gives people ids over successive images of one camera.
 
@@ -253,8 +235,7 @@ class Tracker:
         """People by track, for the least total cost; both as positions in their lists."""
         if not self._tracks or not seen:
             return {}
-        people = _Candidates.of([one.person for one in seen], view)
-        costs = np.array([track.costs(people) for track in self._tracks])
+        costs = _costs(self._tracks, [one.person for one in seen], view)
         possible = costs <= _MAX_COST
         rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
         return {
@@ -293,50 +274,33 @@ class _Track:
         self._keep(seen, view)
         # The filter starts with what it sees, whatever its options are.
         self._relative_mm = self._smoother(
-            self._raw_relative_mm, seen.person.joint_status, 1.0, SmoothingOptions()
+            self.raw_relative_mm, seen.person.joint_status, 1.0, SmoothingOptions()
         )
 
     def _keep(self, seen: Seen, view: _View) -> None:
         person = seen.person
         self.seen = person
         self._joints_mm = view.to_tracks(person.joints_mm)
-        self._raw_relative_mm = self._joints_mm - view.to_tracks(person.root_mm)
+        self.raw_relative_mm = self._joints_mm - view.to_tracks(person.root_mm)
         self._anchor_mm = self.motion.position_mm
-        self._box = person.bbox_xywh_px
+        self.box = person.bbox_xywh_px
         if seen.detected:
             self._boxes.learn(person.bbox_xywh_px, person.joints_px, view.intrinsics)
 
     def predict(self, dt_s: float, view: _View) -> None:
         self.motion = self.motion.predicted(dt_s)
         self._joints_px = view.project(self._joints_mm + self._moved_mm)
-        self._box = self._boxes(self._joints_px)
+        self.box = self._boxes(self._joints_px)
 
     def expected(self, now_s: float) -> Expected:
         return Expected(
             self.track_id,
-            self._box,
+            self.box,
             self.seen.score,
             self.state,
             self._joint_score,
             now_s - self._detected_s,
         )
-
-    def costs(self, people: _Candidates) -> FloatArray:
-        """(N,) of each being the track's."""
-        innovation = self.motion.innovation(people.roots_mm, people.covariances_mm2)
-        # Errors that last are the track's too, but not those of another person.
-        lasting = (1 - FRESH_SHARE) * people.covariances_mm2
-        distance = innovation._replace(covariance_mm2=innovation.covariance_mm2 + lasting).squared
-        apart = np.linalg.norm(people.relative_mm - self._raw_relative_mm, axis=2)
-        known = np.isfinite(apart)
-        count = known.sum(axis=1)
-        joints = np.where(known, apart, 0).sum(axis=1) / np.maximum(count, 1)
-        joints = np.where(count > 0, joints, _JOINT_SCALE_MM)
-        overlap = box_iou(self._box, people.boxes_xywh_px)[0]
-        # Of somebody out of sight the last pose and box say less.
-        weight = _COASTING_WEIGHT if self.state == TrackState.COASTING else 1.0
-        unlike = np.minimum(joints / _JOINT_SCALE_MM, 1.0) + 1 - overlap
-        return np.asarray(distance / _GATE + weight * unlike)
 
     def see(self, seen: Seen, now_s: float, view: _View, smoothing: SmoothingOptions) -> float:
         """Takes the image's person in; its root's normalised innovation squared."""
@@ -350,7 +314,7 @@ class _Track:
         self._joint_score += 0.2 * (float(person.joint_scores.mean()) - self._joint_score)
         self._keep(seen, view)
         self._relative_mm = self._smoother(
-            self._raw_relative_mm, person.joint_status, dt_s, smoothing
+            self.raw_relative_mm, person.joint_status, dt_s, smoothing
         )
         self.state = TrackState.TRACKED
         return float(innovation.squared)
@@ -385,7 +349,7 @@ class _Track:
                 self.motion.position_covariance_mm2 + (1 - FRESH_SHARE) * self._covariance_mm2
             )
             root = view.to_camera(self.motion.position_mm)
-            relative = self._relative_mm if smoothing.enabled else self._raw_relative_mm
+            relative = self._relative_mm if smoothing.enabled else self.raw_relative_mm
             joints = root + relative @ view.rotation
             person = replace(
                 person,
@@ -413,7 +377,7 @@ class _Track:
         valid = known & (self.seen.joint_status != JointStatus.INVALID)
         return replace(
             self.seen,
-            bbox_xywh_px=np.where(np.isfinite(self._box), self._box, 0.0),
+            bbox_xywh_px=np.where(np.isfinite(self.box), self.box, 0.0),
             root_px=root_px,
             joints_px=pixels,
             joint_scores=np.zeros(len(pixels)),
@@ -431,6 +395,35 @@ class _Track:
             self.motion.velocity_mm_s @ view.rotation if known else None,
             view.turned_to_camera(spread) if known else None,
         )
+
+
+def _costs(tracks: Sequence[_Track], people: Sequence[Person], view: _View) -> FloatArray:
+    """(N, M) of each of the M people being each track's."""
+    roots, spreads = (
+        np.array(all_) for all_ in zip(*(_root(p, view) for p in people), strict=True)
+    )
+    motions = Motion(
+        np.array([track.motion.mean for track in tracks])[:, None],
+        np.array([track.motion.covariance for track in tracks])[:, None],
+    )
+    innovations = motions.innovation(roots, spreads)
+    # Errors that last are the track's too, but not those of another person.
+    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * spreads
+    distances = innovations._replace(covariance_mm2=expected).squared
+    joints = np.array([person.joints_mm - person.root_mm for person in people]) @ view.rotation.T
+    were = np.array([track.raw_relative_mm for track in tracks])
+    apart = np.linalg.norm(joints - were[:, None], axis=-1)  # (N, M, J)
+    known = np.isfinite(apart)
+    count = known.sum(-1)
+    apart = np.where(known, apart, 0).sum(-1) / np.maximum(count, 1)
+    unlike = np.where(count > 0, np.minimum(apart / _JOINT_SCALE_MM, 1.0), 1.0)
+    overlap = box_iou(
+        np.array([track.box for track in tracks]),
+        np.array([person.bbox_xywh_px for person in people]),
+    )
+    # Of somebody out of sight the last pose and box say less.
+    weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]
+    return np.asarray(distances / _GATE + np.array(weights)[:, None] * (unlike + 1 - overlap))
 
 
 def _root(person: Person, view: _View) -> tuple[FloatArray, FloatArray]:

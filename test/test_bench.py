@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import cv2
@@ -31,10 +32,24 @@ def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
         return {"stage": float(len(calls))}
 
     jobs = {"a": lambda: job("a"), "b": lambda: job("b")}
-    rows = take_turns(jobs, 2, CPU)
+    rows = take_turns(jobs, 2, CPU, turn_s=0)
     assert calls == ["a", "b"] * 3
     assert [row["stage"] for row in rows["a"]] == [3, 5]
     assert all(row[TOTAL] >= 0 for of in rows.values() for row in of)
+
+
+def test_the_median_run_of_a_turn_counts() -> None:
+    left = [3.0, 1.0, 2.0]  # slower and slower starts, as after another job
+
+    def job() -> dict[str, float]:
+        ms = left.pop() if left else 0.0
+        time.sleep(0.02 + ms / 100)
+        return {"stage": ms}
+
+    (rows,) = take_turns({"a": job}, 0, CPU, turn_s=0.3).values()
+    assert rows == []
+    (rows,) = take_turns({"a": job}, 1, CPU, turn_s=0.1).values()
+    assert [row["stage"] for row in rows] == [0]
 
 
 def test_summaries_are_medians_percentiles_and_shares() -> None:
@@ -98,6 +113,7 @@ def test_the_command_gives_every_figure_and_the_stages() -> None:
 
 OVER_DDS = """
 import sys
+import time
 from mppe_ros import dds_benchmark
 dds_benchmark._WARM_UP, dds_benchmark._THROUGHPUT_S, dds_benchmark._ROUND_TRIPS = 1, 1.0, 5
 dds_benchmark._ANSWER_TIMEOUT_S = 120.0

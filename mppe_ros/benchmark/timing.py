@@ -13,7 +13,6 @@ import torch
 
 Job = Callable[[], Mapping[str, float]]  # does it once; ms of its stages
 TOTAL = "total"
-_TURN_S = 0.5
 
 
 def pin_threads(count: int | None) -> int:
@@ -33,6 +32,7 @@ def take_turns(
     rounds: int,
     device: torch.device,
     done: Callable[[], None] = lambda: None,
+    turn_s: float = 0.5,
 ) -> dict[str, list[dict[str, float]]]:
     """Each job in its turn once per round, after a round that doesn't count.
 
@@ -40,20 +40,21 @@ def take_turns(
     long one before left in the caches, which a node that always does the same never does.
 
     :param done: is called after each turn.
+    :param turn_s: how long a turn lasts at least; 0 = a single run.
     :return: ms of each job's stages by round, and in all as ``TOTAL``.
     """
     times: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
     for _ in range(rounds + 1):
         for name, job in jobs.items():
-            times[name].append(_median_run(job, device))
+            times[name].append(_median_run(job, device, turn_s))
             done()
     return {name: rows[1:] for name, rows in times.items()}
 
 
-def _median_run(job: Job, device: torch.device) -> dict[str, float]:
+def _median_run(job: Job, device: torch.device, turn_s: float) -> dict[str, float]:
     """Of the runs that make a turn."""
     runs: list[dict[str, float]] = []
-    until_s = time.perf_counter() + _TURN_S
+    until_s = time.perf_counter() + turn_s
     while not runs or time.perf_counter() < until_s:
         start_s = time.perf_counter()
         stages = job()
