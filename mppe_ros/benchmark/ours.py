@@ -1,4 +1,4 @@
-"""The package's own pipeline as a job, stage by stage, and the bare networks in it."""
+"""The package's own pipeline as jobs: stage by stage, its bare networks, people followed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..image_messages import image_to_rgb
 from ..networks import RootNet
 from ..pipeline import Pipeline
 from ..records import pose_array_record
+from ..sequence import DETECTION_INTERVAL, PoseSequence
 from ..structures import Detections, Person
-from .scene import Scene
+from .scene import Scene, camera_of, first_frame
 
 
 class Ours:
@@ -78,6 +79,26 @@ def _watch_root_net(estimator: Any) -> list[float]:
                 lambda *_: spent.append((time.perf_counter() - start_s) * 1e3)
             )
     return spent
+
+
+class Following:
+    """People followed as the node does by default, in an image that stands still: the detector's
+    interval of images at once."""
+
+    IMAGES = DETECTION_INTERVAL
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._sequence, self._rgb = PoseSequence(pipeline), first_frame()
+        self._camera = camera_of(self._rgb)
+        self._seen = 0  # images
+        self.people = 0  # of the last image
+
+    def __call__(self) -> Mapping[str, float]:
+        for _ in range(self.IMAGES):
+            people = self._sequence.step(self._rgb, self._camera, self._seen / 30)
+            self._seen += 1
+        self.people = len(people)
+        return {}
 
 
 class BareNetworks:

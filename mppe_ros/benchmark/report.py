@@ -16,7 +16,7 @@ HEADLINES = {
     "speedup_open": "embedded set: times faster",
     "overhead_ratio": "pipeline / bare networks, of the set where it is most",
     "open_fps_4_people_dds": "embedded set, image to pose message over DDS, 4 people: frames/s",
-    "open_ms_per_person_frame": "embedded set, 4 people: ms per person and frame",
+    "open_ms_per_person_frame": "embedded set, people followed: ms per person and frame",
     "blazepose_ms_per_person_frame": "BlazePose, one person followed: ms per frame",
     "ros_overhead_ms": "node minus pipeline minus DDS: ms per frame",
     "memory_growth_mb": "memory after all frames more than after a tenth of them: MB",

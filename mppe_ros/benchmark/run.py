@@ -14,7 +14,7 @@ from ..devices import release_memory, select_device
 from ..pipeline import Pipeline, PipelineOptions
 from ..structures import Person
 from . import networks
-from .ours import BareNetworks, Ours
+from .ours import BareNetworks, Following, Ours
 from .reference import ReferenceWay
 from .scene import Scene, first_frame
 from .timing import PeakMemory, median_ms, ratio, resident_mb, summary, take_turns
@@ -89,6 +89,12 @@ class Comparison:
                 self.scene.camera,
                 select_device(options.device),
             )
+        open_sets = [name for name in options.weight_sets if name != networks.REFERENCE]
+        # The embedded set at its fastest.
+        self.embedded = f"{open_sets[0]} {options.precisions[-1]}" if open_sets else ""
+        self.following: Following | None = None
+        if self.embedded:
+            self.following = Following(self.ours[self.embedded].pipeline)
         self.rows: dict[str, Rows] = {}
 
     def run(self, done: Callable[[], None]) -> None:
@@ -99,23 +105,27 @@ class Comparison:
         for name, ours in self.ours.items():
             jobs[name] = ours
             jobs[f"{name}: bare networks"] = BareNetworks(ours)
+        if self.following:
+            jobs[self._following_name] = self.following
         if self.options.blazepose:
             jobs["blazepose"] = _blazepose()
         device = select_device(self.options.device)
         self.rows = take_turns(jobs, self.options.rounds, device, done)
 
     @property
+    def _following_name(self) -> str:
+        return f"{self.embedded}: {Following.IMAGES} images followed"
+
+    @property
     def count(self) -> int:
         """Of jobs, all rounds together."""
-        jobs = 2 * len(self.ours) + bool(self.reference) + self.options.blazepose
+        others = self.reference, self.following, self.options.blazepose
+        jobs = 2 * len(self.ours) + sum(map(bool, others))
         return jobs * (self.options.rounds + 1)
 
     def record(self) -> dict[str, Any]:
         """The keys of the JSON that come of it."""
         rows, ours = self.rows, self.ours
-        fastest = self.options.precisions[-1]
-        open_sets = [name for name in self.options.weight_sets if name != networks.REFERENCE]
-        embedded = f"{open_sets[0]} {fastest}" if open_sets else ""
         over_floor = {name: ratio(rows[name], rows[f"{name}: bare networks"]) for name in ours}
 
         def speedup(name: str) -> float | None:
@@ -129,9 +139,9 @@ class Comparison:
             "speedup_fp32": speedup(f"{networks.REFERENCE} fp32"),
             "speedup_bf16": speedup(f"{networks.REFERENCE} bf16"),
             "speedup_fast": speedup(f"{networks.REFERENCE} fast"),
-            "speedup_open": speedup(embedded),
+            "speedup_open": speedup(self.embedded),
             "overhead_ratio": max(over_floor.values()),
-            "open_ms_per_person_frame": median_ms(rows[embedded]) / PEOPLE if embedded else None,
+            "open_ms_per_person_frame": self._ms_per_person(),
             "blazepose_ms_per_person_frame": median_ms(rows["blazepose"])
             if "blazepose" in rows
             else None,
@@ -140,6 +150,13 @@ class Comparison:
             "differences": self.differences(),
             "comparison": {name: summary(of) for name, of in rows.items()},
         }
+
+    def _ms_per_person(self) -> float | None:
+        """Of an image in which people are followed; None where nobody is."""
+        if self.following is None or not self.following.people:
+            return None
+        of = self.rows[self._following_name]
+        return median_ms(of) / Following.IMAGES / self.following.people
 
     def differences(self) -> dict[str, dict[str, float]]:
         """How far variants with the reference's outputs are from them, at most.

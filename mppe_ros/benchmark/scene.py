@@ -41,8 +41,7 @@ class Scene:
 
     @property
     def camera(self) -> Intrinsics:
-        height, width = self.rgb.shape[:2]
-        return Intrinsics.from_fov(_FOV_DEG, width, height)
+        return camera_of(self.rgb)
 
     @property
     def message(self) -> Any:
@@ -52,6 +51,12 @@ class Scene:
         return SimpleNamespace(
             height=height, width=width, encoding="bgr8", step=3 * width, is_bigendian=0, data=data
         )
+
+
+def camera_of(rgb: media.Rgb) -> Intrinsics:
+    """One that may have taken an image."""
+    height, width = rgb.shape[:2]
+    return Intrinsics.from_fov(_FOV_DEG, width, height)
 
 
 def first_frame() -> media.Rgb:
