@@ -392,9 +392,11 @@ def torch_file() -> bytes:
     return buffer.getvalue()
 
 
-@cache
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz")
+
+
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fuzz"))
+    return Path(_FOLDER.name)
 
 
 SAFETENSORS = save({"w": torch.arange(6.0), "b": torch.ones(2, 2)}, {"crop": "{}"})
