@@ -324,18 +324,17 @@ class _CellRootPose(nn.Module):
 
     skeleton: Skeleton
 
-    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
-        """What the networks say of (N, 3, size, size) normalised crops."""
-        raise NotImplementedError
-
-    def pose(self, crops: torch.Tensor) -> _Pose:
-        """The second half of that."""
+    def root_and_pose(self, crops: torch.Tensor, every: torch.Tensor) -> tuple[_Root, _Pose]:
+        """What the networks say: RootNet of (N, 3, size, size) normalised crops, PoseNet of every
+        one, which may be the crops and their mirror images."""
         raise NotImplementedError
 
     def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        (root, gamma), (joints, scores) = self.root_and_pose(crops)
+        every = torch.cat([crops, crops.flip(3)]) if flip_test else crops
+        (root, gamma), (joints, scores) = self.root_and_pose(crops, every)
         if flip_test:
-            mirrored, mirrored_scores = self.pose(crops.flip(3))
+            joints, mirrored = joints.chunk(2)
+            scores, mirrored_scores = scores.chunk(2)
             order = self.skeleton.mirrored
             mirrored = mirrored[:, order]
             # The reference mirrors about cell 31.5 although its cells start at px 0, not at
@@ -358,11 +357,8 @@ class DisjointRootPose(_CellRootPose):
         self.root_net, self.pose_net = root_net, pose_net
         self.skeleton = pose_net.skeleton
 
-    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
-        return self.root_net(crops), self.pose_net(crops)
-
-    def pose(self, crops: torch.Tensor) -> _Pose:
-        return self.pose_net(crops)
+    def root_and_pose(self, crops: torch.Tensor, every: torch.Tensor) -> tuple[_Root, _Pose]:
+        return self.root_net(crops), self.pose_net(every)
 
 
 class JointRootPose(_CellRootPose):
@@ -372,11 +368,11 @@ class JointRootPose(_CellRootPose):
         super().__init__()
         self.network, self.skeleton = network, network.skeleton
 
-    def root_and_pose(self, crops: torch.Tensor) -> tuple[_Root, _Pose]:
-        return self.network(crops)
-
-    def pose(self, crops: torch.Tensor) -> _Pose:
-        return self.network(crops)[1]
+    def root_and_pose(self, crops: torch.Tensor, every: torch.Tensor) -> tuple[_Root, _Pose]:
+        (root, gamma), pose = self.network(every)
+        if every is not crops:
+            root, gamma = root.chunk(2)[0], gamma.chunk(2)[0]
+        return (root, gamma), pose
 
 
 class _UnitRootPose(nn.Module):
@@ -389,10 +385,11 @@ class _UnitRootPose(nn.Module):
         raise NotImplementedError
 
     def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        poses = self.unit_poses(crops)
+        poses = self.unit_poses(torch.cat([crops, crops.flip(3)]) if flip_test else crops)
         if flip_test:
-            mirrored = self.unit_poses(crops.flip(3)).mirrored(self.skeleton)
-            poses = _UnitPoses(*((a + b) / 2 for a, b in zip(poses, mirrored, strict=True)))
+            plain, mirrored = zip(*(both.chunk(2) for both in poses), strict=True)
+            turned = _UnitPoses(*mirrored).mirrored(self.skeleton)
+            poses = _UnitPoses(*((a + b) / 2 for a, b in zip(plain, turned, strict=True)))
         size = crops.shape[-1]
         depth = (poses.joints[..., 2] * 2 - 1) * DEPTH_RANGE_MM
         return CropPoses(
