@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import py_compile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -189,3 +190,11 @@ def test_rviz_shows_the_camera_and_the_people():
     assert image["Topic"]["Value"] == "/image_raw"
     assert image["Topic"]["Reliability Policy"] == "Best Effort"
     assert displays["Debug image"]["Topic"]["Value"] == "/mppe/debug_image"
+
+
+def test_fast_dds_is_given_memory_for_images() -> None:
+    profile = ElementTree.parse(ROOT / "config" / "fastdds.xml")
+    (size,) = profile.iterfind(".//{*}segment_size")
+    assert int(size.text or 0) > 4 * 1920 * 1080 * 3  # the writer's and the reader's few
+    transports = {one.text for one in profile.iterfind(".//{*}transport_descriptor/{*}type")}
+    assert transports == {"SHM", "UDPv4"}
