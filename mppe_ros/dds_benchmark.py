@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -36,7 +35,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from mppe_ros.msg import Joint3D, Pose3D, Pose3DArray
 
 from .benchmark.scene import first_frame
-from .demo import Child, DemoError
+from .demo import Child, DemoError, isolate
 from .structures import Intrinsics
 
 _FOV_DEG = 60.0
@@ -215,12 +214,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["echo"]:
         echo()
         return 0
-    # Other nodes' images must not come here.
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    profile = Path(get_package_share_directory("mppe_ros"), "config", "fastdds.xml")
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(name, str(profile))
+    os.environ.pop("ROS_DOMAIN_ID", None)  # other nodes' images must not come here
+    isolate()
     names = ("weights", "precision", "device", "backend")
     parameters: dict[str, Any] = dict(zip(names, arguments, strict=True))
     for topic in ("image_raw", "camera_info"):

@@ -23,7 +23,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +33,11 @@ from typing import IO, Any
 import cv2
 import numpy as np
 import rclpy
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -643,7 +647,7 @@ def _run(options: Options, source: Source, recording: Recording) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in _OUTPUTS:
         (options.out / name).unlink(missing_ok=True)
-    _isolate()
+    isolate()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with (options.out / "poses.jsonl").open("w", encoding="utf-8") as lines:
@@ -667,10 +671,16 @@ def _run(options: Options, source: Source, recording: Recording) -> int:
     return code
 
 
-def _isolate() -> None:
-    """A domain of its own on this machine, so that a robot nearby is neither heard nor told."""
+def isolate() -> None:
+    """This process and its children in a domain of their own on this machine, so that a robot
+    nearby is neither heard nor told, with shared memory that images fit in (docs/performance.md).
+    """
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with suppress(PackageNotFoundError):  # which is complained of later
+        profile = Path(get_package_share_directory("mppe_ros"), "config", "fastdds.xml")
+        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+            os.environ.setdefault(name, str(profile))
 
 
 if __name__ == "__main__":
