@@ -95,10 +95,16 @@ def back_project(
     :param depths_mm: (...) Z, mm (the z coordinate, not the distance along the ray).
     :return: (..., 3) x, y, z, mm; all NaN where no ray leads to the pixel.
     """
+    directions = _directions(pixels, intrinsics)
+    return np.asarray(directions * np.asarray(depths_mm, np.float64)[..., None], np.float64)
+
+
+def _directions(pixels: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
+    """(..., 3) rays of length 1 along the axis; all NaN where no ray leads to the pixel."""
     rays = pixel_rays(pixels, intrinsics)
     directions = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1)
     directions[~np.isfinite(rays).all(-1)] = np.nan
-    return np.asarray(directions * np.asarray(depths_mm, np.float64)[..., None], np.float64)
+    return directions
 
 
 def back_project_pose(
@@ -124,9 +130,7 @@ def back_project_pose(
     :return: (N, 3), (N, J, 3) x, y, z, mm; all NaN where no ray leads to the pixel or where the
         joint would be behind the camera.
     """
-    rays = pixel_rays(np.concatenate([root_px[:, None], joints_px], axis=1), intrinsics)
-    directions = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1)
-    directions[~np.isfinite(rays).all(-1)] = np.nan
+    directions = _directions(np.concatenate([root_px[:, None], joints_px], axis=1), intrinsics)
     along = directions[:, 0] * [*ray_turn, 1.0]
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     with np.errstate(all="ignore"):

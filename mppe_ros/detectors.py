@@ -288,7 +288,7 @@ def _mask_rcnn_boxes(
     """Mask R-CNN without its mask branch, which is Faster R-CNN to the letter.
 
     In smaller images than it was trained on it looks at fewer proposals: as many as Faster R-CNN
-    did at first (Ren et al. 2015, section 3.3), a fifth of the detector's time less.
+    did at first (Ren et al. 2015, section 3.3), in half of the detector's time.
     """
     proposals = 1000 if min_size >= _TRAINED_SIZE else 300
     norm = partial(ops.FrozenBatchNorm2d, eps=batch_norm_eps)

@@ -173,7 +173,7 @@ class PoseSequence:
         scores = found.scores.double().cpu().numpy()
         sure, doubtful = boxes[:confident], boxes[confident:]
         doubtful = doubtful[scores[confident:] >= _DOUBTFUL_SCORE]
-        hopes = np.array([one.bbox_xywh_px for one in expected]).reshape(-1, 4)
+        hopes = _boxes_of(expected)
         unmet = hopes[~(box_iou(hopes, sure) >= _SAME_BOX).any(axis=1)]
         overlap = box_iou(unmet, doubtful)
         rows, columns = linear_sum_assignment(-overlap)
@@ -191,7 +191,6 @@ class PoseSequence:
     ) -> list[Seen]:
         """Whom to believe in: a doubtful detection where somebody is expected, as of boxes."""
         least, seen = self.pipeline.options.detection_threshold, []
-        hopes = np.array([one.bbox_xywh_px for one in expected]).reshape(-1, 4)
         for person, track in zip(people, of_track, strict=True):
             if person is None:
                 continue
@@ -199,8 +198,8 @@ class PoseSequence:
                 there = _there(person, track)
             else:
                 person = judge(person, self.pipeline.sharpness)
-                met = box_iou(hopes, person.bbox_xywh_px[None]) >= _SAME_BOX
-                there = person.score >= least or bool(met.any())
+                overlap = box_iou(_boxes_of(expected), person.bbox_xywh_px)
+                there = person.score >= least or bool((overlap >= _SAME_BOX).any())
             if there:
                 seen.append(Seen(person, detected=track is None))
         return seen
@@ -227,6 +226,11 @@ class PoseSequence:
                 self._images_until_detection = 0
             elif coasting:
                 self._images_until_detection = min(self._images_until_detection, 1)
+
+
+def _boxes_of(expected: Sequence[Expected]) -> FloatArray:
+    """(N, 4)"""
+    return np.array([one.bbox_xywh_px for one in expected]).reshape(-1, 4)
 
 
 def _followed(track: Expected) -> bool:

@@ -69,12 +69,12 @@ class CropSpec:
 
         :raises CheckpointError: something that is no such description.
         """
-        written = read_metadata(path).get("crop")
+        written, usual = read_metadata(path).get("crop"), otherwise or REFERENCE_CROP
         if written is None:
-            return otherwise or REFERENCE_CROP
+            return usual
         try:
             values = json.loads(written)
-            values.setdefault("ray_turn", cls.ray_turn)
+            values.setdefault("ray_turn", usual.ray_turn)  # older files say nothing of it
             lists = {key: tuple(values[key]) for key in ("mean", "std", "ray_turn")}
             return cls(**values | lists)
         except (ValueError, TypeError, KeyError) as error:

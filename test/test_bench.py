@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from mppe_ros.benchmark import timing
 from mppe_ros.benchmark.report import HEADLINES
 from mppe_ros.benchmark.scene import Scene
 from mppe_ros.benchmark.timing import TOTAL, PeakMemory, ratio, resident_mb, summary, take_turns
@@ -38,18 +39,21 @@ def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
     assert all(row[TOTAL] >= 0 for of in rows.values() for row in of)
 
 
-def test_the_median_run_of_a_turn_counts() -> None:
-    left = [3.0, 1.0, 2.0]  # slower and slower starts, as after another job
+def test_the_median_run_of_a_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock))
+    runs = iter([1.0, 9.0, 0.5, 2.0, 3.0, 1.0])  # s
 
     def job() -> dict[str, float]:
-        ms = left.pop() if left else 0.0
-        time.sleep(0.02 + ms / 100)
-        return {"stage": ms}
+        nonlocal clock
+        seconds = next(runs)
+        clock += seconds
+        return {"stage": seconds}
 
-    (rows,) = take_turns({"a": job}, 0, CPU, turn_s=0.3).values()
+    (rows,) = take_turns({"a": job}, 0, CPU, turn_s=1).values()
     assert rows == []
-    (rows,) = take_turns({"a": job}, 1, CPU, turn_s=0.1).values()
-    assert [row["stage"] for row in rows] == [0]
+    (rows,) = take_turns({"a": job}, 1, CPU, turn_s=6).values()
+    assert rows == [{"stage": 2.0, TOTAL: 2000.0}]
 
 
 def test_summaries_are_medians_percentiles_and_shares() -> None:
@@ -113,7 +117,6 @@ def test_the_command_gives_every_figure_and_the_stages() -> None:
 
 OVER_DDS = """
 import sys
-import time
 from mppe_ros import dds_benchmark
 dds_benchmark._WARM_UP, dds_benchmark._THROUGHPUT_S, dds_benchmark._ROUND_TRIPS = 1, 1.0, 5
 dds_benchmark._ANSWER_TIMEOUT_S = 120.0
