@@ -679,8 +679,7 @@ def isolate() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with suppress(PackageNotFoundError):  # which is complained of later
         profile = Path(get_package_share_directory("mppe_ros"), "config", "fastdds.xml")
-        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-            os.environ.setdefault(name, str(profile))
+        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
 
 
 if __name__ == "__main__":

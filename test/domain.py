@@ -24,7 +24,6 @@ def _reserve():
 
 
 _PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds.xml"
-for _name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-    os.environ.setdefault(_name, str(_PROFILE))
+os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_PROFILE))
 
 DOMAIN_ID, _LOCK = _reserve()
