@@ -35,10 +35,17 @@ def run(
     :param work: the exit status; see `spin`.
     :return: the exit status: 1 if the node could not be made, 0 if a signal ended it.
     """
+    signalled = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal signalled
+        signalled = True
+        raise KeyboardInterrupt
+
     # Not rclpy's handlers: they end all communication before the last messages have arrived.
     # SIGINT too: a shell's background job starts with it ignored.
     for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     status = 0
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -52,6 +59,10 @@ def run(
         try:
             with suppress(KeyboardInterrupt, ExternalShutdownException):
                 status = work(node)
+        except Exception:
+            # What interrupts rclpy's C++ comes out of it as an error of its own.
+            if not signalled:
+                raise
         finally:
             # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
             for number in _SIGNALS:
