@@ -45,6 +45,8 @@ setup(
         "synth": ["anny>=0.6"],
         # `mppe view`; `mppe run --save trc`.
         "export": ["plotly>=6.0", "trc-data-reader>=0.4.1"],
+        # `mppe export`, and exported networks.
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         # Runs networks on CPUs, about twice as fast as torch.
         "openvino": ["openvino>=2024.4"],
         # Diagrams of evaluation and training.

@@ -29,7 +29,8 @@ from torchvision.models import detection as zoo
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from .checkpoints import CheckpointError, read_state_dict
-from .inference import OpenVino, lower_precision, prepare
+from .inference import Autocast, lower_precision, prepare
+from .runtimes import Argument, FileRunner, Range, Runner
 from .structures import Detections
 from .trunks import EfficientNetLite0
 
@@ -146,15 +147,15 @@ class TorchvisionPersons(NetworkDetector):
     network gives for people.
 
     :param network: Faster R-CNN or SSDLite with all COCO classes; it is changed in place.
-    :param precision: what the convolutions compute in; anchors and boxes stay in float32.
-    :param backend: what runs them, torch or openvino.
+    :param precision: what torch computes convolutions in; anchors and boxes stay in float32.
+    :param run: has all networks run by something else; anchors and boxes stay torch's.
     """
 
     def __init__(
         self,
         network: nn.Module,
         precision: torch.dtype = torch.float32,
-        backend: str = "torch",
+        run: Runner | None = None,
     ) -> None:
         super().__init__(network)
         if isinstance(network, zoo.FasterRCNN):
@@ -165,8 +166,8 @@ class TorchvisionPersons(NetworkDetector):
             heads.classification_head = nn.Sequential(
                 heads.classification_head, _PersonAgainstRest()
             )
-        if backend == "openvino":
-            _use_openvino(network, precision)
+        if run is not None:
+            _run_by(run, network)
         elif precision != torch.float32:
             _lower_precision(network, precision)
 
@@ -203,60 +204,114 @@ class _PersonPredictor(nn.Module):
         return self.cls_score(features), self.bbox_pred(features)
 
 
-class _Autocast(nn.Module):
-    """Runs a module in lower precision; what comes out is float32 again."""
-
-    def __init__(self, module: nn.Module, precision: torch.dtype) -> None:
-        super().__init__()
-        self.module, self.precision = lower_precision(module, precision), precision
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        with torch.autocast(x.device.type, self.precision):
-            y = self.module(x)
-        return {k: v.float() for k, v in y.items()} if isinstance(y, dict) else y.float()
-
-
 def _lower_precision(network: Any, precision: torch.dtype) -> None:
     """The costly parts only: anchors made in fp16 or bf16 are off by whole pixels."""
-    network.backbone = _Autocast(network.backbone, precision)
+    network.backbone = Autocast(network.backbone, precision)
     if isinstance(network, zoo.FasterRCNN):
-        network.rpn.head.conv = _Autocast(network.rpn.head.conv, precision)
-        network.roi_heads.box_head = _Autocast(network.roi_heads.box_head, precision)
+        network.rpn.head.conv = Autocast(network.rpn.head.conv, precision)
+        network.roi_heads.box_head = Autocast(network.roi_heads.box_head, precision)
 
 
-def _use_openvino(network: Any, precision: torch.dtype) -> None:
-    """The costly parts that OpenVINO does faster, for images of any size."""
-    images = torch.zeros(2, 3, 320, 320)
-    maps = network.backbone(images)
-    network.backbone = _OpenVinoBackbone(network.backbone, images, list(maps), precision)
-    if isinstance(network, zoo.FasterRCNN):
-        network.rpn.head = _OpenVinoProposals(network.rpn.head, list(maps.values()), precision)
-        if precision != torch.float32:
-            network.roi_heads.box_head = _Autocast(network.roi_heads.box_head, precision)
+def _run_by(run: Runner, network: Any) -> None:
+    """Has a detector's networks run by something, in place, for images of any size it may see."""
+    is_two_stage = isinstance(network, zoo.FasterRCNN)
+    device = next(network.parameters()).device
+    transform = network.transform
+    if is_two_stage:
+        shorter, longest = transform.min_size[0], transform.max_size
+        usual, most = _padded(shorter), _padded(longest)
+        wide = min(most, _padded(4 * usual // 3))
+        sides = {2: Range(32, usual, most, step=32), 3: Range(32, wide, most, step=32)}
+        images = torch.zeros(2, 3, 320, 320, device=device)
+    else:
+        width, height = transform.fixed_size
+        sides, images = {}, torch.zeros(2, 3, height, width, device=device)
+    with torch.no_grad():
+        maps: dict[str, torch.Tensor] = network.backbone(images)
+    names = [f"map_{name}" for name in maps]
+    argument = Argument("images", images, {0: _IMAGES, **sides})
+    backbone = run("detector_backbone", _Values(network.backbone), [argument], names)
+    network.backbone = _Named(backbone, list(maps))
+    map_arguments = []
+    for name, map_ in zip(names, maps.values(), strict=True):
+        stride = images.shape[2] // map_.shape[2]
+        ranges = {side: Range(*(-(-n // stride) for n in row[:3])) for side, row in sides.items()}
+        map_arguments.append(Argument(name, map_, {0: _IMAGES, **ranges}))
+    if not is_two_stage:
+        both = ["bbox_regression", "cls_logits"]
+        network.head = _Heads(
+            run("detector_heads", _Flat(network.head), map_arguments, both), both
+        )
+        return
+    each = [f"{kind}_{name}" for kind in ("objectness", "deltas") for name in maps]
+    network.rpn.head = _Proposals(
+        run("detector_proposals", _Flat(network.rpn.head), map_arguments, each)
+    )
+    heads = network.roi_heads
+    regions = network.rpn.post_nms_top_n()
+    shape = next(iter(maps.values())).shape[1], *heads.box_roi_pool.output_size
+    features = torch.zeros(3, *shape, device=device)
+    boxes = nn.Sequential(heads.box_head, heads.box_predictor)
+    argument = Argument("regions", features, {0: Range(1, regions, _IMAGES.most * regions)})
+    heads.box_head = _Boxes(run("detector_boxes", boxes, [argument], ["logits", "deltas"]))
+    heads.box_predictor = nn.Identity()
 
 
-class _OpenVinoBackbone(nn.Module):
-    def __init__(
-        self, backbone: nn.Module, images: torch.Tensor, names: list[str], precision: torch.dtype
-    ) -> None:
+_IMAGES = Range(1, 1, 4)  # at once
+
+
+def _padded(side: int) -> int:
+    """As torchvision pads images for a feature pyramid, px."""
+    return -(-side // 32) * 32
+
+
+class _Named(nn.Module):
+    """A backbone that gives its maps by name, from one that gives a tuple."""
+
+    def __init__(self, backbone: nn.Module, names: list[str]) -> None:
         super().__init__()
-        self.names = names
-        self.network = OpenVino(_Values(backbone), [images], (0, 2, 3), precision)
+        self.backbone, self.names = backbone, names
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return OrderedDict(zip(self.names, self.network(images), strict=True))
+        return OrderedDict(zip(self.names, self.backbone(images), strict=True))
 
 
-class _OpenVinoProposals(nn.Module):
+class _Proposals(nn.Module):
     """Logits and boxes of the region proposal network, a map each for each map of features."""
 
-    def __init__(self, head: nn.Module, maps: list[torch.Tensor], precision: torch.dtype) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = OpenVino(_Flat(head), maps, (0, 2, 3), precision)
+        self.network = network
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         results = list(self.network(*maps))
         return results[: len(maps)], results[len(maps) :]
+
+
+class _Heads(nn.Module):
+    """SSD's two results for each anchor, by name."""
+
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return dict(zip(self.names, self.network(*maps), strict=True))
+
+
+class _Boxes(nn.Module):
+    """Class logits and box deltas of regions."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not len(regions):
+            none = regions.new_zeros((0, 4 * (_PERSON + 1)))
+            return none[:, : _PERSON + 1], none
+        logits, deltas = self.network(regions)
+        return logits, deltas
 
 
 class _Values(nn.Module):
@@ -271,15 +326,17 @@ class _Values(nn.Module):
 
 
 class _Flat(nn.Module):
-    """A module that takes a list and gives two, without the lists."""
+    """A module that takes a list and gives lists or a dictionary, without all of those."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        first, second = self.module(list(maps))
-        return *first, *second
+        found = self.module(list(maps))
+        if isinstance(found, dict):
+            return tuple(found.values())
+        return tuple(one for several in found for one in several)
 
 
 def _mask_rcnn_boxes(
@@ -371,15 +428,15 @@ class _Grey(nn.Module):
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``pixels``: (B, H, W, 3) grey values."""
         maps: tuple[torch.Tensor, torch.Tensor]
-        maps = self.network((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
+        maps = self.network((pixels.float().permute(0, 3, 1, 2) - 127) / 128)
         return maps
 
 
 class CenterPersons(NetworkDetector):
     """People from a :class:`CenterDetector`.
 
-    :param precision: what the network computes in; its maps are float32 again.
-    :param backend: what runs it, torch or openvino.
+    :param precision: what torch computes the network in; its maps are float32 again.
+    :param run: has it run by something else.
     """
 
     LONG_SIDE = 384  # network px
@@ -390,12 +447,15 @@ class CenterPersons(NetworkDetector):
         self,
         network: nn.Module,
         precision: torch.dtype = torch.float32,
-        backend: str = "torch",
+        run: Runner | None = None,
     ) -> None:
         grey = _Grey(network)
-        if backend == "openvino":
-            example = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
-            super().__init__(OpenVino(grey, [example], (0, 1, 2), precision))
+        if run is not None:
+            device = next(network.parameters()).device
+            example = torch.zeros(2, 256, 256, 3, dtype=torch.uint8, device=device)
+            side = Range(32, self.LONG_SIDE, self.LONG_SIDE, step=32)
+            pixels = Argument("pixels", example, {0: _IMAGES, 1: side, 2: side})
+            super().__init__(run("detector", grey, [pixels], ["heatmap", "distances_px"]))
             self.precision = torch.float32  # of what torch does
         else:
             network.to(memory_format=torch.channels_last)
@@ -514,7 +574,7 @@ class DetectorSpec:
     summary: str
     licence: str
     network: Callable[..., nn.Module]
-    detector: Callable[[nn.Module, torch.dtype, str], NetworkDetector]
+    detector: Callable[[nn.Module, torch.dtype, Runner | None], NetworkDetector]
     weights: Any
     resizable: bool = False
 
@@ -599,28 +659,47 @@ def build_detector(
     *,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
-    backend: str = "torch",
+    run: Runner | None = None,
     min_size: int | None = None,
 ) -> Detector:
     """A detector of :data:`DETECTORS`, loaded and ready.
 
     :param weights_file: safetensors or torch checkpoint; without it the row's own weights, which
         for torchvision's detectors are downloaded once into torch's cache.
-    :param backend: what runs the network, torch or openvino.
+    :param run: has the network run by something else than torch.
     :param min_size: scale the image's shorter side to this many px instead of the detector's
         default; smaller is faster and misses small people.
     :raises ValueError: unknown detector, or a ``min_size`` for one with a fixed input size.
     :raises CheckpointError: weights that are missing, broken, another network's, or that cannot
         be downloaded; the message says what to do.
     """
+    spec = _row(name, min_size)
+    network = _untrained(spec, min_size)
+    load_weights(network, spec, weights_file)
+    return spec.detector(prepare(network, device), precision, run)
+
+
+def assemble_detector(name: str, run: FileRunner, min_size: int | None = None) -> Detector:
+    """A detector of :data:`DETECTORS` whose networks are all in files.
+
+    :raises ValueError: as :func:`build_detector`.
+    """
+    spec = _row(name, min_size)
+    network = _untrained(spec, min_size)
+    return spec.detector(prepare(network, run.device), torch.float32, run)
+
+
+def _row(name: str, min_size: int | None) -> DetectorSpec:
     if name not in DETECTORS:
         raise ValueError(f"no detector is called {name!r}; there are: {', '.join(DETECTORS)}")
     spec = DETECTORS[name]
     if min_size is not None and not spec.resizable:
         raise ValueError(f"detector {name} has a fixed input size: leave min_size out")
-    network = spec.network() if min_size is None else spec.network(min_size=min_size)
-    load_weights(network, spec, weights_file)
-    return spec.detector(prepare(network, device), precision, backend)
+    return spec
+
+
+def _untrained(spec: DetectorSpec, min_size: int | None) -> nn.Module:
+    return spec.network() if min_size is None else spec.network(min_size=min_size)
 
 
 def load_weights(network: nn.Module, spec: DetectorSpec, weights_file: Path | None = None) -> None:

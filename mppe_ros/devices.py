@@ -14,7 +14,8 @@ import torch
 
 Result = TypeVar("Result")
 
-BACKENDS = ("auto", "torch", "openvino")
+OWN_BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = (*OWN_BACKENDS, "onnxruntime", "tensorrt")  # with those of exported networks
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -68,6 +69,11 @@ def select_backend(name: str, device: torch.device, precision: torch.dtype) -> s
     """
     if name not in BACKENDS:
         raise DeviceError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
+    if name in ("onnxruntime", "tensorrt"):
+        raise DeviceError(
+            f"backend {name} runs exported networks: 'mppe export FOLDER' makes some, to be given "
+            "as weights"
+        )
     fits = device.type == "cpu" and precision in (torch.float32, torch.bfloat16)
     installed = find_spec("openvino") is not None
     if name == "auto":
@@ -76,6 +82,29 @@ def select_backend(name: str, device: torch.device, precision: torch.dtype) -> s
         raise DeviceError("backend openvino is for CPUs: use backend torch on a GPU")
     if name == "openvino" and not installed:
         raise DeviceError("backend openvino needs a package: pip install openvino")
+    return name
+
+
+def select_exported_backend(name: str, device: torch.device, form: str, has_engines: bool) -> str:
+    """What runs networks that ``mppe export`` wrote.
+
+    :param form: onnx or torchscript.
+    :param has_engines: TensorRT's have been built of all of them.
+    :return: onnxruntime, tensorrt, or torch for TorchScript.
+    :raises DeviceError: unknown, or not for these.
+    """
+    if name not in BACKENDS:
+        raise DeviceError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
+    possible = ("torch",) if form == "torchscript" else ("onnxruntime", "tensorrt")
+    if name == "auto":
+        on_engines = "tensorrt" in possible and device.type == "cuda" and has_engines
+        return "tensorrt" if on_engines else possible[0]
+    if name not in possible:
+        raise DeviceError(
+            f"backend {name} doesn't run networks exported as {form}: use {' or '.join(possible)}"
+        )
+    if name == "tensorrt" and device.type != "cuda":
+        raise DeviceError("backend tensorrt is for GPUs: use backend onnxruntime on a CPU")
     return name
 
 

@@ -96,7 +96,8 @@ class Poses:
 class PoseEstimator:
     """Finds people in pictures and places them in the camera's frame.
 
-    :param weights: a weight set (``mppe weights list``), or ``ROOTNET,POSENET`` (two paths).
+    :param weights: a weight set (``mppe weights list``), ``ROOTNET,POSENET`` (two paths), or a
+        folder of exported networks.
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     :param precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
     :param detector: a name of ``detectors.DETECTORS`` or a detector, instead of the set's own.

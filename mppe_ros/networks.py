@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .inference import OpenVino
+from .runtimes import Argument, Range, Runner
 from .skeletons import Skeleton
 from .trunks import (
     TRUNKS,
@@ -103,7 +103,9 @@ def _over_depth(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     count, joints, depth, height, width = volumes.shape
     cells = torch.arange(depth, device=volumes.device, dtype=torch.float32)
     columns = volumes.permute(0, 3, 4, 1, 2).reshape(-1, joints, depth)
-    in_parts = volumes.device.type == "cpu" and not torch.jit.is_tracing()
+    # A graph must fit any number of people.
+    is_recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    in_parts = volumes.device.type == "cpu" and not is_recorded
     step = max(1, _CACHED_LOGITS // (joints * depth))
     logits, depths = [], []
     for part in columns.split(step) if in_parts else [columns]:
@@ -333,8 +335,8 @@ class _CellRootPose(nn.Module):
         every = torch.cat([crops, crops.flip(3)]) if flip_test else crops
         (root, gamma), (joints, scores) = self.root_and_pose(crops, every)
         if flip_test:
-            joints, mirrored = joints.chunk(2)
-            scores, mirrored_scores = scores.chunk(2)
+            joints, mirrored = _halves(joints, crops)
+            scores, mirrored_scores = _halves(scores, crops)
             order = self.skeleton.mirrored
             mirrored = mirrored[:, order]
             # The reference mirrors about cell 31.5 although its cells start at px 0, not at
@@ -347,6 +349,13 @@ class _CellRootPose(nn.Module):
         return CropPoses(
             root * HEATMAP_STRIDE, gamma, joints[..., :2] * HEATMAP_STRIDE, depth, scores
         )
+
+
+def _halves(both: torch.Tensor, crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What was found in crops, and what in their mirror images."""
+    # Neither chunk() nor len(), of which graphs take the number of crops for a constant.
+    count = crops.shape[0]
+    return both[:count], both[count:]
 
 
 class DisjointRootPose(_CellRootPose):
@@ -371,7 +380,7 @@ class JointRootPose(_CellRootPose):
     def root_and_pose(self, crops: torch.Tensor, every: torch.Tensor) -> tuple[_Root, _Pose]:
         (root, gamma), pose = self.network(every)
         if every is not crops:
-            root, gamma = root.chunk(2)[0], gamma.chunk(2)[0]
+            root, gamma = _halves(root, crops)[0], _halves(gamma, crops)[0]
         return (root, gamma), pose
 
 
@@ -387,7 +396,7 @@ class _UnitRootPose(nn.Module):
     def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
         poses = self.unit_poses(torch.cat([crops, crops.flip(3)]) if flip_test else crops)
         if flip_test:
-            plain, mirrored = zip(*(both.chunk(2) for both in poses), strict=True)
+            plain, mirrored = zip(*(_halves(both, crops) for both in poses), strict=True)
             turned = _UnitPoses(*mirrored).mirrored(self.skeleton)
             poses = _UnitPoses(*((a + b) / 2 for a, b in zip(plain, turned, strict=True)))
         size = crops.shape[-1]
@@ -641,42 +650,58 @@ class GreyRootPose(nn.Module):
         return poses
 
 
-class OpenVinoRootPose(nn.Module):
-    """The same, run by OpenVINO, normalisation included.
+class CompiledRootPose(nn.Module):
+    """A RootPoseEstimator that something else than torch runs, normalisation included.
 
-    :param size: of the crops, px.
+    :param open_: the network without flip test (False) and with it (True), as :func:`compiled`
+        gives it.
     """
 
-    def __init__(self, network: GreyRootPose, size: int, precision: torch.dtype) -> None:
+    def __init__(self, skeleton: Skeleton, open_: Callable[[bool], nn.Module]) -> None:
         super().__init__()
-        self.skeleton, self._network = network.skeleton, network
-        self._size, self._precision = size, precision
-        self._compiled: dict[bool, OpenVino] = {}
-        self._compile(flip_test=False)
-
-    def _compile(self, flip_test: bool) -> None:
-        # Two people, as tracers take a dimension of one for a constant.
-        example = torch.zeros(2, self._size, self._size, 3, dtype=torch.uint8)
-        network = _Bound(self._network, flip_test)
-        self._compiled[flip_test] = OpenVino(network, [example], [0], self._precision)
+        self.skeleton, self._open = skeleton, open_
+        self._networks = {False: open_(False)}
 
     def forward(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
-        """As RootPoseEstimator; the first flip test waits some seconds for its network."""
-        if flip_test not in self._compiled:
-            self._compile(flip_test)
+        """As RootPoseEstimator; the first flip test waits for its network."""
+        if flip_test not in self._networks:
+            self._networks[flip_test] = self._open(flip_test)
         # Crops lie in memory as images do (channels_last): nothing is copied.
         pixels = crops.to(torch.uint8).permute(0, 2, 3, 1)
-        root_px, gamma, *joints = self._compiled[flip_test](pixels)
+        root_px, gamma, *joints = self._networks[flip_test](pixels)
         return CropPoses(root_px, gamma, *joints)
 
 
+def compiled(network: GreyRootPose, size: int, run: Runner, flip_test: bool) -> nn.Module:
+    """A network for :class:`CompiledRootPose`.
+
+    :param size: of the crops, px.
+    """
+    # Two people, as tracers take a dimension of one for a constant.
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=_device(network))
+    crops = Argument("pixels", pixels, {0: Range(1, 4, 64)})
+    return run(network_name(flip_test), _Bound(network, flip_test), [crops], CropPoses._fields)
+
+
+def network_name(flip_test: bool) -> str:
+    """What a :class:`Runner` knows an estimator's network by."""
+    return "root_pose_flip" if flip_test else "root_pose"
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
 class _Bound(nn.Module):
+    """Grey values as images have them, (N, size, size, 3) uint8, to poses."""
+
     def __init__(self, network: nn.Module, flip_test: bool) -> None:
         super().__init__()
         self.network, self.flip_test = network, flip_test
 
     def forward(self, pixels: torch.Tensor) -> CropPoses:
-        poses: CropPoses = self.network(pixels.permute(0, 3, 1, 2), self.flip_test)
+        # To floats first: TensorRT does nothing else with uint8.
+        poses: CropPoses = self.network(pixels.float().permute(0, 3, 1, 2), self.flip_test)
         return poses
 
 

@@ -40,7 +40,11 @@ class Settings:
     ``smoothing.beta``.
     """
 
-    weights: str = _row(DEFAULT_WEIGHTS, "Weight set, see `mppe weights list`.", read_only=True)
+    weights: str = _row(
+        DEFAULT_WEIGHTS,
+        "Weight set, see `mppe weights list`, or the folder of an exported one.",
+        read_only=True,
+    )
     detector: str = _row("", "Detector of people; empty = the weight set's own.", read_only=True)
     detector_size: int = _row(
         0,
@@ -51,7 +55,7 @@ class Settings:
     device: str = _row("auto", "auto, cpu, cuda or cuda:N.", read_only=True)
     backend: str = _row(
         "auto",
-        "What runs the networks; auto = OpenVINO on a CPU, where it is installed.",
+        "What runs the networks: torch or openvino, of exported networks onnxruntime or tensorrt.",
         choices=BACKENDS,
         read_only=True,
     )

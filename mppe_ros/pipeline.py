@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,18 +15,29 @@ import numpy.typing as npt
 import torch
 
 from . import camera, crops, weights
-from .detectors import Detector, build_detector
-from .devices import Portions, StageClock, select_backend, select_device, select_precision
+from .detectors import Detector, assemble_detector, build_detector
+from .devices import (
+    DeviceError,
+    Portions,
+    StageClock,
+    select_backend,
+    select_device,
+    select_exported_backend,
+    select_precision,
+)
 from .inference import lower_precision, prepare
 from .networks import (
     DEPTH_RANGE_MM,
+    CompiledRootPose,
     CropPoses,
     GreyRootPose,
-    OpenVinoRootPose,
     RootPoseEstimator,
+    compiled,
+    network_name,
 )
 from .orientation import root_orientation
-from .skeletons import Skeleton
+from .runtimes import FileRunner, OpenVinoRunner
+from .skeletons import SKELETONS, Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
 from .weights import CropSpec
 
@@ -107,8 +119,11 @@ class Pipeline:
     ) -> Pipeline:
         """A pipeline with the networks of a weight set.
 
-        :param weight_set: a name of the registry, or ``ROOTNET,POSENET`` (two paths).
-        :param backend: torch, openvino, or auto: OpenVINO on a CPU, where it is installed.
+        :param weight_set: a name of the registry, ``ROOTNET,POSENET`` (two paths), or a folder of
+            exported networks.
+        :param backend: torch, openvino, or auto: OpenVINO on a CPU, where it is installed. Of
+            exported networks onnxruntime, tensorrt, or auto: TensorRT's engines on a GPU, where
+            they have been built.
         :param detector: a row of ``detectors.DETECTORS`` or a detector, instead of the set's own.
         :param detector_file: weights for that row.
         :param detector_size: px that the image's shorter side is scaled to for it; None = as the
@@ -118,11 +133,30 @@ class Pipeline:
         :raises ValueError: a ``detector_size`` for a detector that has a fixed one.
         """
         torch_device = select_device(device)
-        dtype = select_precision(precision, torch_device)
-        runner = select_backend(backend, torch_device, dtype)
         chosen = weights.find(weight_set)
         digest = weights.verify(chosen)
         paths = weights.locate(chosen)
+        estimator: RootPoseEstimator
+        if chosen.exported:
+            files = _exported_files(chosen, paths, torch_device, precision, backend)
+            estimator = CompiledRootPose(
+                SKELETONS[chosen.joints], lambda flip_test: files.open(network_name(flip_test))
+            )
+            dtype, run = torch.float32, None
+            if not detector and detector_file is None:
+                size = detector_size or chosen.exported.detector_size
+                detector = assemble_detector(chosen.detector, files, size)
+        else:
+            dtype = select_precision(precision, torch_device)
+            on_openvino = select_backend(backend, torch_device, dtype) == "openvino"
+            run = OpenVinoRunner(dtype) if on_openvino else None
+            network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
+            if run:
+                estimator = CompiledRootPose(
+                    network.skeleton, partial(compiled, network, chosen.crop.size, run)
+                )
+            else:
+                estimator = lower_precision(network, dtype)
         if isinstance(detector, str):
             row = detector or chosen.detector
             if detector_file is None and row == chosen.detector:
@@ -132,15 +166,9 @@ class Pipeline:
                 detector_file,
                 device=torch_device,
                 precision=dtype,
-                backend=runner,
+                run=run,
                 min_size=detector_size,
             )
-        network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
-        estimator: RootPoseEstimator
-        if runner == "openvino":
-            estimator = OpenVinoRootPose(network, chosen.crop.size, dtype)
-        else:
-            estimator = lower_precision(network, dtype)
         return cls(
             detector,
             estimator,
@@ -268,9 +296,7 @@ class Pipeline:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def _batch(
-        self, detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]
-    ) -> _Batch:
+    def _batch(self, detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]) -> _Batch:
         """The boxes of all images, processed, in one batch."""
         parts = []
         for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
@@ -366,6 +392,33 @@ class Pipeline:
                 root_orientation_covariance=orientation_covariance,
             )
         return people
+
+
+def _exported_files(
+    chosen: weights.WeightSet,
+    paths: Mapping[str, Path],
+    device: torch.device,
+    precision: str,
+    backend: str,
+) -> FileRunner:
+    """
+    :raises DeviceError: a precision, device or backend that they aren't for.
+    """
+    exported = chosen.exported
+    assert exported is not None
+    if precision not in ("auto", exported.precision):
+        raise DeviceError(
+            f"these networks were exported in {exported.precision}: leave precision auto, or run "
+            f"'mppe export --precision {precision}'"
+        )
+    if exported.form == "torchscript" and device.type != exported.device:
+        raise DeviceError(
+            f"these networks were exported for device {exported.device}, not {device.type}: run "
+            f"'mppe export --format torchscript --device {device.type}'"
+        )
+    has_engines = all(path.with_suffix(".engine").is_file() for path in paths.values())
+    runs_on = select_exported_backend(backend, device, exported.form, has_engines)
+    return FileRunner(paths, runs_on, device)
 
 
 def judge(person: Person, sharpness: float | None) -> Person:

@@ -1,8 +1,9 @@
 """Weight sets: what they are, where their files are, and how to load them.
 
 A set names its files, its detector, what its networks expect to see and its licence. Files are
-either part of the package, or in the cache folder (``$MPPE_CACHE``, else ``~/.cache/mppe_ros``),
-where ``mppe weights fetch`` or a person puts them. The network is used only by :func:`fetch`.
+part of the package, the user's own by path, or in the cache folder (``$MPPE_CACHE``, else
+``~/.cache/mppe_ros``), where ``mppe weights fetch`` or a person puts them. Only :func:`fetch` uses
+the network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +35,14 @@ from .networks import (
     RootNet,
     SharedRootPose,
 )
-from .skeletons import HUMAN36M_17, MUCO_21, Skeleton, UnknownSkeletonError, skeleton_with
+from .skeletons import (
+    HUMAN36M_17,
+    MUCO_21,
+    SKELETONS,
+    Skeleton,
+    UnknownSkeletonError,
+    skeleton_with,
+)
 from .structures import RootError
 from .trunks import TRUNKS
 
@@ -73,24 +82,41 @@ class CropSpec:
         if written is None:
             return usual
         try:
-            values = json.loads(written)
-            values.setdefault("ray_turn", usual.ray_turn)  # older files say nothing of it
-            lists = {key: tuple(values[key]) for key in ("mean", "std", "ray_turn")}
-            return cls(**values | lists)
+            # Older files say nothing of it.
+            return cls.of_dict({"ray_turn": usual.ray_turn} | json.loads(written))
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{path} describes its crops unintelligibly: {written}"
             ) from error
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> CropSpec:
+        """The inverse of ``asdict``, of JSON too.
+
+        :raises TypeError, KeyError: something that is no such description.
+        """
+        lists = {key: tuple(values[key]) for key in ("mean", "std", "ray_turn")}
+        return cls(**dict(values) | lists)
 
 
 @dataclass(frozen=True)
 class WeightFile:
     """One file of a set. Without ``google_drive_id`` it is part of the package."""
 
-    role: str  # detector, root, pose, or root_pose for both in one
+    role: str  # detector, root, pose, or root_pose for both in one; exported: the network's name
     filename: str  # in the set's folder, or an absolute path
     sha256: str | None  # None: unknown until the first fetch records it
     google_drive_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is special about networks that ``mppe export`` wrote."""
+
+    form: str  # onnx or torchscript
+    precision: str  # fp32 or fp16: it is built in
+    device: str  # cpu or cuda, where TorchScript's networks run
+    detector_size: int | None  # px, as `build_detector` takes it
 
 
 RootPoseNetwork = (
@@ -112,6 +138,7 @@ class WeightSet:
     root_error: RootError
     joints: str  # the joint set, or how it is found
     sharpness: float | None = None  # mean joint score of people, as `Pipeline` uses it
+    exported: Exported | None = None  # its files are networks for another runtime
 
     def file(self, role: str) -> WeightFile | None:
         """The set's file for a role, if it has one of its own."""
@@ -335,16 +362,75 @@ SETS = {
 
 
 def find(name: str) -> WeightSet:
-    """A set of the registry by name, or ``ROOTNET,POSENET``: two checkpoints by path.
+    """A set of the registry by name; ``ROOTNET,POSENET``: two checkpoints by path; or the folder
+    of exported networks.
 
     :raises CheckpointError: there is none of that name.
     """
+    folder = Path(name).expanduser()
+    if (folder / DESCRIPTION).is_file():
+        return from_export(folder)
     if "," in name:
         root_net, _, pose_net = name.partition(",")
         return from_files(Path(root_net.strip()), Path(pose_net.strip()))
     if name not in SETS:
-        raise CheckpointError(f"no weight set is called {name!r}; there are: {', '.join(SETS)}")
+        what = f"{name} has no {DESCRIPTION}, so it holds no exported networks; weight sets"
+        raise CheckpointError(
+            f"{what if folder.is_dir() else f'no weight set is called {name!r}; there'} are: "
+            f"{', '.join(SETS)}"
+        )
     return SETS[name]
+
+
+DESCRIPTION = "set.json"  # of exported networks
+EXPORT_VERSION = 1
+
+
+def from_export(folder: Path) -> WeightSet:
+    """A set that ``mppe export`` wrote.
+
+    :raises CheckpointError: its description is missing or damaged, or a newer version's.
+    """
+    path = folder / DESCRIPTION
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        version = told["version"]
+        if version != EXPORT_VERSION:
+            raise CheckpointError(
+                f"{path} is of version {version}, this program reads version {EXPORT_VERSION}: "
+                "run 'mppe export' again"
+            )
+        files = []
+        for name, file in told["networks"].items():
+            filename = str(file["file"])
+            if Path(filename).name != filename:
+                raise ValueError(f"{filename!r} is not in this folder")
+            files.append(WeightFile(name, str((folder / filename).absolute()), file["sha256"]))
+        exported = Exported(
+            **{key: told[key] for key in ("form", "precision", "device", "detector_size")}
+        )
+        return WeightSet(
+            name=str(told["name"]),
+            summary=f"exported as {exported.form}",
+            licence=str(told["licence"]),
+            detector=str(told["detector"]),
+            files=tuple(files),
+            build=_no_build,
+            crop=CropSpec.of_dict(told["crop"]),
+            root_error=RootError(**told["root_error"]),
+            joints=SKELETONS[told["joints"]].name,
+            sharpness=told["sharpness"],
+            exported=exported,
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} doesn't describe exported networks ({type(error).__name__}: {error}): run "
+            "'mppe export' again"
+        ) from error
+
+
+def _no_build(_: Mapping[str, Path]) -> RootPoseNetwork:
+    raise CheckpointError("exported networks can only be run: give the set they were made of")
 
 
 def from_files(root_net: Path, pose_net: Path) -> WeightSet:

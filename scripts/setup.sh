@@ -204,7 +204,7 @@ install_packages() {
     if [ -n "${NO_TORCH:-}" ]; then
         arguments+=(numpy)
     else
-        arguments+=(--no-build-isolation -e ".[dev,export,fetch,openvino,plot,ros,synth,train]")
+        arguments+=(--no-build-isolation -e ".[dev,export,fetch,onnx,openvino,plot,ros,synth,train]")
     fi
     # It asks for another OpenCV, which would replace ours, and uses none where we use it.
     local without_dependencies="trackeval>=1.3"

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
      "image_messages", "cache", "inference", "executables"),
-    ("camera", "crops", "trunks", "records", "worker", "orientation", "camera_info",
+    ("camera", "crops", "trunks", "runtimes", "records", "worker", "orientation", "camera_info",
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results",
      "distance"),
     ("networks", "drawing", "depth", "floor", "frames", "diagnostics", "markers", "datasets",
@@ -22,7 +22,7 @@ LAYERS = (
     ("pipeline",),
     ("sequence",),
     ("estimator",),
-    ("runs",),
+    ("runs", "deployment"),
     (
         "evaluation", "synthetic", "training", "benchmark",
         "conversions", "parameters", "synchronisation",
@@ -39,7 +39,8 @@ ROS_MODULES = {
 
 
 def modules() -> list[Path]:
-    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+    own = (path for path in PACKAGE.rglob("*.py") if "resources" not in path.parts)
+    return sorted(path for path in own if path != PACKAGE / "__init__.py")
 
 
 def layer_of(path: Path) -> str:

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "sudo ": "changes the machine",
     "mppe weights fetch": "needs the network",
     "mppe data check": "needs a data set; test_datasets.py makes some",
+    "mppe export": "takes long; test_deployment.py exports",
     "mppe train": "takes long; test_training.py and others train",
     "mppe eval mupots": "needs a data set; test_datasets.py makes some",
     "eval ": "a shell's; see test_completion",

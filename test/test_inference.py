@@ -1,6 +1,7 @@
 """Whatever makes networks faster changes their outputs by no more than it says."""
 
 import copy
+import functools
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,19 +12,21 @@ import pytest
 import torch
 from torch import nn
 
-from mppe_ros import inference
+from mppe_ros import runtimes
 from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons, TorchvisionPersons
 from mppe_ros.devices import DeviceError, select_backend
-from mppe_ros.inference import OpenVino, fold_batch_norms, lower_precision, prepare
+from mppe_ros.inference import fold_batch_norms, lower_precision, prepare
 from mppe_ros.networks import (
+    CompiledRootPose,
     CropPoses,
     DisjointRootPose,
     GreyRootPose,
-    OpenVinoRootPose,
     PoseNet,
     RootNet,
+    compiled,
 )
 from mppe_ros.pipeline import Pipeline
+from mppe_ros.runtimes import Argument, OpenVino, OpenVinoRunner, Range
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.structures import Intrinsics
 from mppe_ros.weights import CropSpec
@@ -115,10 +118,13 @@ def test_openvino_says_the_same_for_any_number_of_people(
     grey = grey.contiguous(memory_format=torch.channels_last)
     spec = CropSpec(grey.shape[-1], mean=(128, 120, 130), std=(40, 41, 42))
     prepared = GreyRootPose(prepare(copy.deepcopy(network), CPU), spec)
-    compiled = OpenVinoRootPose(prepared, spec.size, precision)
+    run = OpenVinoRunner(precision)
+    estimator = CompiledRootPose(
+        prepared.skeleton, functools.partial(compiled, prepared, spec.size, run)
+    )
     for count, flip_test in ((1, False), (3, False), (2, True)):
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            found = compiled(grey[:count], flip_test)  # the first flip test compiles
+            found = estimator(grey[:count], flip_test)  # the first flip test compiles
         assert_near(found, network(spec.normalise(grey[:count]), flip_test), px, share)
 
 
@@ -148,11 +154,13 @@ def random_detector(name: str) -> nn.Module:
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3), np.uint8))
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_a_prepared_detector_finds_the_same(backend: str) -> None:
+@pytest.mark.parametrize(
+    "run", [None, pytest.param(OpenVinoRunner(), marks=needs_openvino)], ids=["torch", "openvino"]
+)
+def test_a_prepared_detector_finds_the_same(run: OpenVinoRunner | None) -> None:
     network = random_detector("fasterrcnn_mobilenet_v3_large_320_fpn")
     expected = TorchvisionPersons(copy.deepcopy(network))(IMAGES)
-    found = TorchvisionPersons(prepare(network, CPU), backend=backend)(IMAGES)
+    found = TorchvisionPersons(prepare(network, CPU), run=run)(IMAGES)
     for one, other in zip(found, expected, strict=True):
         assert len(one.scores) == len(other.scores) > 0
         torch.testing.assert_close(one.scores, other.scores, atol=1e-3, rtol=0)
@@ -164,11 +172,11 @@ def test_a_prepared_detector_finds_the_same(backend: str) -> None:
 def test_openvino_runs_our_own_detector_on_images_of_any_size() -> None:
     network = random_detector("open_v0")
     assert isinstance(network, CenterDetector)
-    compiled = CenterPersons(copy.deepcopy(network), backend="openvino").network
+    openvino = CenterPersons(copy.deepcopy(network), run=OpenVinoRunner()).network
     for height, width in ((96, 128), (160, 96)):
         images = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
         says = network((images.permute(0, 3, 1, 2).float() - 127) / 128)
-        for found, expected in zip(compiled(images), says, strict=True):
+        for found, expected in zip(openvino(images), says, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-3)
 
 
@@ -196,16 +204,17 @@ def test_backends_are_chosen_by_name_device_and_precision() -> None:
     assert select_backend("auto", CPU, torch.float32) == ("openvino" if installed else "torch")
     with pytest.raises(DeviceError, match="backend torch on a GPU"):
         select_backend("openvino", torch.device("cuda"), torch.float16)
-    with pytest.raises(DeviceError, match="none of auto, torch, openvino"):
+    with pytest.raises(DeviceError, match="none of auto, torch, openvino, onnx"):
         select_backend("tvm", CPU, torch.float32)
 
 
 # In a process of its own: a signal to one whose main thread has lost its signal stack ends it.
 _SIGNALLED = """
 import signal, threading, torch
-from mppe_ros.inference import OpenVino
+from mppe_ros.runtimes import Argument, OpenVino
 
-networks = [OpenVino(torch.nn.Identity(), [torch.zeros(1, 3)], [0]) for _ in range(2)]
+x = Argument("x", torch.zeros(1, 3))
+networks = [OpenVino(torch.nn.Identity(), [x]) for _ in range(2)]
 threads = [threading.Thread(target=lambda: networks.pop()) for _ in range(2)]
 for thread in threads:
     thread.start()
@@ -228,11 +237,11 @@ def test_conversions_are_kept_and_made_again_where_they_are_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(inference, "_FOLDERS", {})
+    monkeypatch.setattr(runtimes, "_FOLDERS", {})
     conversions = []
-    convert = inference._convert
+    convert = runtimes._convert
     monkeypatch.setattr(
-        inference, "_convert", lambda *args: (conversions.append(args), convert(*args))[1]
+        runtimes, "_convert", lambda *args: (conversions.append(args), convert(*args))[1]
     )
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
@@ -242,12 +251,12 @@ def test_conversions_are_kept_and_made_again_where_they_are_damaged(
         """:return: how many networks were converted."""
         conversions.clear()
         for network in networks:
-            run = OpenVino(network.eval(), [x], [0])
+            run = OpenVino(network.eval(), [Argument("x", x, {0: Range(1, 2, 4)})])
             torch.testing.assert_close(run(x)[0], network(x), atol=1e-5, rtol=1e-4)
         return len(conversions)
 
     assert [outputs_are_right() for _ in range(2)] == [3, 0]
-    inference._FOLDERS.clear()  # as in another process
+    runtimes._FOLDERS.clear()  # as in another process
     assert outputs_are_right() == 0
     files = list((tmp_path / "openvino").glob("*/*.xml"))
     assert len(files) == 3
@@ -261,10 +270,10 @@ def test_without_a_folder_to_write_to_networks_run_all_the_same(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MPPE_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(inference, "_FOLDERS", {})
+    monkeypatch.setattr(runtimes, "_FOLDERS", {})
     network = nn.Linear(3, 2).eval()
     for _ in range(2):
         torch.testing.assert_close(
-            OpenVino(network, [torch.ones(1, 3)], [0])(torch.ones(1, 3))[0],
+            OpenVino(network, [Argument("x", torch.ones(1, 3))])(torch.ones(1, 3))[0],
             network(torch.ones(1, 3)),
         )

@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import Marker
 
-from mppe_ros import media, throttle
+from mppe_ros import deployment, media, throttle
 from mppe_ros import node as node_module
 from mppe_ros.depth import torso_depth_mm
 from mppe_ros.frames import FrameError
@@ -115,6 +115,29 @@ def test_markers_of_people_who_left_are_deleted(robot_of_built, people, black):
 
     # Only the newest markers are kept for a listener: on a busy machine it may miss some.
     wait_until(all_gone, come_and_go)
+
+
+def test_exported_networks_serve_as_weights(tmp_path, people):
+    deployment.export(DEFAULT, tmp_path / "set", "torchscript")
+    node = BuiltNode("/exported", "-p", f"weights:={tmp_path / 'set'}", "-p", "device:=cpu")
+    robot = Robot("/exported")
+    try:
+        node.wait_for("listening on")
+        info = make_info(people)
+        poses = wait_until(lambda: robot.get_poses(people, info).poses)
+        assert {len(pose.joints) for pose in poses} == {21}
+        # There is no network for this, and no end of the node.
+        assert robot.change("flip_test", True) == (True, "")
+        wait_until(
+            lambda: robot.log(r"no root_pose_flip: run 'mppe export' with --flip-test"),
+            lambda: robot.send(make_image(people), info),
+        )
+        assert robot.change("flip_test", False) == (True, "")
+        assert wait_until(lambda: robot.get_poses(people, info).poses)
+    finally:
+        robot.close()
+        ended = node.end(signal.SIGTERM)
+    assert ended == 0, "".join(node.lines)
 
 
 def zero_focal_length(image):

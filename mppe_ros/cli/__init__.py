@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from ..checkpoints import CheckpointError
 from ..datasets import DatasetError
+from ..deployment import ExportError
 from ..devices import DeviceError
 from ..estimates import EstimatesError
 from ..media import MediaError
@@ -23,6 +24,7 @@ from .data import data
 from .eval import eval_
 from .eval_datasets import human36m, mupots, pw3d
 from .eval_tracking import tracking
+from .export import export
 from .run import run
 from .train import train
 from .view import view
@@ -30,8 +32,8 @@ from .weights import weights
 
 # What users can mend.
 MENDABLE = (
-    CheckpointError, DatasetError, DeviceError, EstimatesError, IntrinsicsError, MediaError,
-    ResultsError,
+    CheckpointError, DatasetError, DeviceError, EstimatesError, ExportError, IntrinsicsError,
+    MediaError, ResultsError,
 )  # fmt: skip
 
 
@@ -56,6 +58,7 @@ for command in (human36m, mupots, pw3d, tracking):
 main.add_command(bench)
 main.add_command(data)
 main.add_command(eval_)
+main.add_command(export)
 main.add_command(run)
 main.add_command(synth)
 main.add_command(train)

@@ -17,7 +17,7 @@ import click
 from tqdm import tqdm
 
 from .. import weights
-from ..devices import BACKENDS, PRECISIONS
+from ..devices import OWN_BACKENDS, PRECISIONS
 from .run import make_folder
 
 
@@ -36,7 +36,7 @@ def _size(_: Any, __: Any, texts: tuple[str, ...]) -> tuple[tuple[int, int], ...
 @click.option("--precision", "precisions", multiple=True, default=["fp32", "bf16"],
               show_default=True, type=click.Choice(list(PRECISIONS)), help="Fastest last.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
-@click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS),
+@click.option("--backend", default="auto", show_default=True, type=click.Choice(OWN_BACKENDS),
               help="What runs the networks.")
 @click.option("--people", multiple=True, type=click.IntRange(1), default=[1, 2, 4, 8, 16],
               show_default=True, help="How many, at the first size.")
