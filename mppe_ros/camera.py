@@ -12,9 +12,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from .structures import FloatArray, Intrinsics
+from .structures import Array, FloatArray, Intrinsics
 
 # A person is taken to fill an area of 2 m x 2 m (paper, section 5.2).
 PERSON_SIDE_MM = 2000.0
@@ -26,7 +25,7 @@ _TOLERANCE = 1e-6  # of image plane at focal length 1: a thousandth of a pixel
 _MAX_ANGLE = math.radians(89)
 
 
-def k_value_mm(fx: torch.Tensor, fy: torch.Tensor, boxes_xywh_px: torch.Tensor) -> torch.Tensor:
+def k_value_mm(fx: Array | float, fy: Array | float, boxes_xywh_px: Array) -> Array:
     """The distance at which a 2 m x 2 m person fills the box (paper, eq. 2).
 
     :param fx, fy: focal lengths, px, broadcast against the boxes.
@@ -34,7 +33,8 @@ def k_value_mm(fx: torch.Tensor, fy: torch.Tensor, boxes_xywh_px: torch.Tensor) 
     :return: (N,) k, mm.
     """
     area_px = boxes_xywh_px[:, 2] * boxes_xywh_px[:, 3]
-    return PERSON_SIDE_MM * torch.sqrt(fx * fy / area_px)
+    k_mm: Array = PERSON_SIDE_MM * (fx * fy / area_px) ** 0.5
+    return k_mm
 
 
 def magnification(boxes_xywh_px: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from .structures import Array
+
 ENLARGE = 1.25
 
 
@@ -43,8 +45,8 @@ def process_boxes(
     return square[kept], kept
 
 
-def to_image(points_px: torch.Tensor, boxes_xywh_px: torch.Tensor, size: int) -> torch.Tensor:
-    """Crop pixels to image pixels.
+def to_image(points_px: Array, boxes_xywh_px: Array, size: int) -> Array:
+    """Crop pixels to image pixels; of tensors and of arrays.
 
     :param points_px: (N, ..., 2) in each person's crop of ``size`` px.
     :param boxes_xywh_px: (N, 4) processed boxes.
@@ -59,9 +61,7 @@ def to_crop(points_px: torch.Tensor, boxes_xywh_px: torch.Tensor, size: int) -> 
     return (points_px - centre) / scale + size / 2
 
 
-def _scale_and_centre(
-    boxes: torch.Tensor, size: int, ndim: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _scale_and_centre(boxes: Array, size: int, ndim: int) -> tuple[Array, Array]:
     shape = (len(boxes), *[1] * (ndim - 2), 2)
     scale = boxes[:, 2:] / size
     centre = boxes[:, :2] + boxes[:, 2:] / 2

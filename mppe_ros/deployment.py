@@ -200,10 +200,13 @@ class _Writer:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what is deprecated in torch itself
                 self.form.write(chosen.eval(), arguments, results, path)
-        except Exception as error:  # exporters raise anything
-            line = str(error).strip().split("\n")[0][:300]
+        except Exception as error:  # exporters raise anything, around what was wrong
+            cause: BaseException = error
+            while cause.__cause__:
+                cause = cause.__cause__
+            line = str(cause).strip().split("\n")[0][:300]
             raise ExportError(
-                f"{name} can't be written as {path.suffix[1:]}: {type(error).__name__}: {line}"
+                f"{name} can't be written as {path.suffix[1:]}: {type(cause).__name__}: {line}"
             ) from error
         loaded = runtimes.OPENERS[self.form.backend](path, self.device)
         difference = max(_differences(network, loaded, arguments))

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 from torchvision import ops
 from torchvision.models import WeightsEnum
@@ -114,7 +116,8 @@ class NetworkDetector(ABC):
             groups[tuple(image.shape)].append(index)
         found: dict[int, Detections] = {}
         for indices in groups.values():
-            batch = torch.stack([images[index] for index in indices])
+            several = [images[index] for index in indices]
+            batch = torch.stack(several) if len(several) > 1 else several[0][None]
             # The network has its own precision: autocast around all of it would round boxes.
             with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
                 found.update(zip(indices, self.detect(batch), strict=True))
@@ -125,12 +128,15 @@ class NetworkDetector(ABC):
         """``batch``: (B, H, W, 3) uint8 RGB."""
 
 
+_LEAST_SIDE_PX = 1e-2  # of a box
+
+
 def _detections(
     boxes_xyxy: torch.Tensor, scores: torch.Tensor, height: int, width: int
 ) -> Detections:
     """From corners in image px; clips, and drops what has no area inside the image."""
     boxes = ops.clip_boxes_to_image(boxes_xyxy.float(), (height, width))
-    kept = ops.remove_small_boxes(boxes, min_size=1e-2)
+    kept = ops.remove_small_boxes(boxes, min_size=_LEAST_SIDE_PX)
     return Detections(ops.box_convert(boxes[kept], "xyxy", "xywh"), scores[kept].float())
 
 
@@ -468,46 +474,65 @@ class CenterPersons(NetworkDetector):
         size = max(1, round(height * scale)), max(1, round(width * scale))
         lower = self.precision != torch.float32
         with torch.autocast(batch.device.type, self.precision, enabled=lower):
-            maps = self.network(_network_input(batch, size))
-        boxes, scores = decode_centers(*maps)
+            heatmaps, distances = self.network(_network_input(batch, size))
+        # So few numbers NumPy handles faster than torch.
+        maps = zip(heatmaps.cpu().numpy(), distances.cpu().numpy(), strict=True)
+        found = (self._select(*decode_centers(*one), size, height, width) for one in maps)
         return [
-            self._select(*found, size, height, width) for found in zip(boxes, scores, strict=True)
+            Detections(*(torch.from_numpy(part).to(batch.device) for part in parts))
+            for parts in found
         ]
 
     def _select(
         self,
-        boxes: torch.Tensor,
-        scores: torch.Tensor,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
         size: tuple[int, int],
         height: int,
         width: int,
-    ) -> Detections:
-        """One image's (K, 4) corners in network px and (K,) scores, suppressed and filtered."""
-        likely = scores > SCORE_THRESHOLD
-        boxes, scores = boxes[likely], scores[likely]
-        kept = ops.nms(boxes, scores, self.IOU_THRESHOLD)
-        boxes, scores = ops.clip_boxes_to_image(boxes[kept], size), scores[kept]
-        tall = boxes[:, 3] - boxes[:, 1] >= self.MIN_HEIGHT
-        to_image = boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
-        return _detections(boxes[tall] * to_image, scores[tall], height, width)
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One image's (K, 4) corners in network px and (K,) scores, best first, suppressed and
+        filtered.
+
+        :return: (M, 4) left, top, width and height in image px, and (M,) scores.
+        """
+        xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+        # Torch's wakes its threads for the sorting alone, which takes 20 times as long.
+        found: Any = cv2.dnn.NMSBoxes(xywh, scores, 0.0, self.IOU_THRESHOLD)  # type: ignore[arg-type]
+        kept = np.array(found, np.intp)
+        boxes, scores = boxes[kept], scores[kept]
+        first, last = np.clip(boxes.reshape(-1, 2, 2), 0, size[::-1]).swapaxes(0, 1)
+        sides = last - first
+        to_image = np.array([width / size[1], height / size[0]])
+        boxes = np.concatenate([first * to_image, sides * to_image], 1, dtype=np.float32)
+        whole = (sides[:, 1] >= self.MIN_HEIGHT) & (boxes[:, 2] >= _LEAST_SIDE_PX)
+        return boxes[whole], scores[whole]
 
 
 def decode_centers(
-    heatmap: torch.Tensor, distances_px: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best peaks of :class:`CenterDetector`'s maps, before non-maximum suppression.
+    heatmap: NDArray[np.float32],
+    distances_px: NDArray[np.float32],
+    least: float = SCORE_THRESHOLD,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The peaks of :class:`CenterDetector`'s maps of one image, before non-maximum suppression.
 
-    :return: corners (B, K, 4) in network px and scores (B, K), best first; cells that are no peak
-        among their eight neighbours have score 0. K is 100, or all cells of a smaller map.
+    :param heatmap: (H, W) logits.
+    :param distances_px: (4, H, W)
+    :param least: score of a peak.
+    :return: corners (K, 4) in network px and scores (K,), best first, K at most 100. A peak is no
+        less than its eight neighbours.
     """
-    probability = heatmap.sigmoid()
-    peak = F.max_pool2d(probability[:, None], 3, stride=1, padding=1)[:, 0] == probability
-    candidates = (probability * peak).flatten(1)
-    scores, cells = candidates.topk(min(MAX_DETECTIONS, candidates.shape[1]))
-    columns = heatmap.shape[-1]
-    centers = (torch.stack([cells % columns, cells // columns], -1) + 0.5) * CenterDetector.STRIDE
-    sides = distances_px.flatten(2).mT.take_along_dim(cells[..., None], 1)
-    return torch.cat([centers - sides[..., :2], centers + sides[..., 2:]], -1), scores
+    peaks = heatmap >= cv2.dilate(heatmap, np.ones((3, 3), np.uint8))
+    if least > 0:
+        peaks &= heatmap > math.log(least / (1 - least))
+    rows, columns = peaks.nonzero()
+    logits = heatmap[rows, columns]
+    best = np.argsort(-logits, kind="stable")[:MAX_DETECTIONS]
+    rows, columns = rows[best], columns[best]
+    centers = (np.stack([columns, rows], -1) + 0.5) * CenterDetector.STRIDE
+    sides = distances_px[:, rows, columns].T
+    corners = np.concatenate([centers - sides[:, :2], centers + sides[:, 2:]], 1, dtype=np.float32)
+    return corners, np.asarray(1 / (1 + np.exp(-logits[best])), np.float32)
 
 
 def _network_input(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

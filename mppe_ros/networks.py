@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .runtimes import Argument, Range, Runner
+from .runtimes import Argument, Range, Runner, is_recorded
 from .skeletons import Skeleton
 from .trunks import (
     TRUNKS,
@@ -103,9 +103,7 @@ def _over_depth(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     count, joints, depth, height, width = volumes.shape
     cells = torch.arange(depth, device=volumes.device, dtype=torch.float32)
     columns = volumes.permute(0, 3, 4, 1, 2).reshape(-1, joints, depth)
-    # A graph must fit any number of people.
-    is_recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    in_parts = volumes.device.type == "cpu" and not is_recorded
+    in_parts = volumes.device.type == "cpu" and not is_recorded()
     step = max(1, _CACHED_LOGITS // (joints * depth))
     logits, depths = [], []
     for part in columns.split(step) if in_parts else [columns]:

@@ -7,12 +7,14 @@ z towards the head, so that y points to the person's left.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from transforms3d.quaternions import mat2quat
 
 from .skeletons import Skeleton
-from .structures import FloatArray, RootError
+from .structures import FloatArray, Person, RootError
 
 # The torso's corners, which every joint set has.
 TORSO = ("R_Hip", "L_Hip", "R_Shoulder", "L_Shoulder")
@@ -25,42 +27,73 @@ _MIN_SINE = math.sin(math.radians(10))
 def root_orientation(
     joints_mm: FloatArray, skeleton: Skeleton, error: RootError
 ) -> tuple[FloatArray, FloatArray] | tuple[None, None]:
-    """The pelvis' orientation from hips and shoulders, as the fields of `Person`.
+    """One person's, of (J, 3), as the fields of `Person`: None and None where it is unknown."""
+    (orientation,), (covariance,) = root_orientations(joints_mm[None], skeleton, error)
+    return (None, None) if np.isnan(orientation[0]) else (orientation, covariance)
 
-    :param joints_mm: (J, 3) camera frame, NaN where invalid.
-    :return: unit quaternion (x, y, z, w) that turns the body's axes into the camera's, and the
-        covariance (3, 3), rad², of small rotations about the camera's axes; None and None where
-        the torso is invalid or has no front.
+
+def oriented(people: Sequence[Person], skeleton: Skeleton, error: RootError) -> list[Person]:
+    """People with the orientations that their joints have."""
+    if not people:
+        return []
+    joints_mm = np.stack([person.joints_mm for person in people])
+    return [
+        replace(person, root_orientation_xyzw=None, root_orientation_covariance=None)
+        if np.isnan(orientation[0])
+        else replace(
+            person, root_orientation_xyzw=orientation, root_orientation_covariance=covariance
+        )
+        for person, orientation, covariance in zip(
+            people, *root_orientations(joints_mm, skeleton, error), strict=True
+        )
+    ]
+
+
+def root_orientations(
+    joints_mm: FloatArray, skeleton: Skeleton, error: RootError
+) -> tuple[FloatArray, FloatArray]:
+    """The pelvis' orientations from hips and shoulders.
+
+    :param joints_mm: (N, J, 3) camera frame, NaN where invalid.
+    :return: (N, 4) unit quaternions (x, y, z, w; w not negative) that turn the body's axes into
+        the camera's, and (N, 3, 3) covariances, rad², of small rotations about the camera's axes;
+        NaN where the torso is invalid or has no front.
     """
     axes = body_axes(joints_mm, skeleton)
-    if axes is None:
-        return None, None
-    w, x, y, z = mat2quat(axes)
+    known = np.isfinite(axes[:, 0, 0])
+    orientations = np.full((len(axes), 4), np.nan)
+    for i in known.nonzero()[0]:
+        orientations[i] = np.roll(mat2quat(axes[i]), -1)
     in_body = np.diag([error.tilt_rad**2, error.tilt_rad**2, error.heading_rad**2])
-    return np.array([x, y, z, w]), axes @ in_body @ axes.T
+    return orientations, axes @ in_body @ axes.swapaxes(1, 2)
 
 
-def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray | None:
-    """The body's x, y and z axes as the columns of a rotation matrix (3, 3), camera frame.
+def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:
+    """The bodies' x, y and z axes as the columns of rotation matrices, camera frame.
 
-    :param joints_mm: (J, 3) camera frame, NaN where invalid.
-    :return: None where the torso is invalid or has no front.
+    :param joints_mm: (..., J, 3) camera frame, NaN where invalid.
+    :return: (..., 3, 3), NaN where the torso is invalid or has no front.
     """
     if not set(TORSO) <= set(skeleton.joint_names):
-        return None
-    right_hip, left_hip, right_shoulder, left_shoulder = joints_mm[skeleton.indices(TORSO)]
+        return np.full((*joints_mm.shape[:-2], 3, 3), np.nan)
+    corners = np.moveaxis(joints_mm[..., skeleton.indices(TORSO), :], -2, 0)
+    right_hip, left_hip, right_shoulder, left_shoulder = corners
     # A twisted torso counts as halfway: its four ends tell more than the hips, which are close.
     leftward = (left_hip - right_hip + left_shoulder - right_shoulder) / 2
     headward = (right_shoulder + left_shoulder - right_hip - left_hip) / 2
     forward = _cross(leftward, headward)
-    width, length, area = (float(np.linalg.norm(v)) for v in (leftward, headward, forward))
+    width, length, area = (
+        np.sqrt((v * v).sum(-1, keepdims=True)) for v in (leftward, headward, forward)
+    )
     # Written so that NaN fails.
-    if not (min(width, length) > _MIN_LENGTH_MM and area > _MIN_SINE * width * length):
-        return None
-    x, z = forward / area, headward / length
-    return np.array([x, _cross(z, x), z]).T
+    has_front = (np.minimum(width, length) > _MIN_LENGTH_MM) & (area > _MIN_SINE * width * length)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x, z = forward / area, headward / length
+    axes = np.stack([x, _cross(z, x), z], -1)
+    return np.where(has_front[..., None], axes, np.nan)
 
 
 def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
-    """NumPy's takes ten times as long for two vectors, and this runs for everybody in an image."""
-    return a[[1, 2, 0]] * b[[2, 0, 1]] - a[[2, 0, 1]] * b[[1, 2, 0]]
+    """NumPy's takes ten times as long for few vectors, and this runs for every image."""
+    forth, back = [1, 2, 0], [2, 0, 1]
+    return np.asarray(a[..., forth] * b[..., back] - a[..., back] * b[..., forth])

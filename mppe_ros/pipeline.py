@@ -35,7 +35,7 @@ from .networks import (
     compiled,
     network_name,
 )
-from .orientation import root_orientation
+from .orientation import root_orientations
 from .runtimes import FileRunner, OpenVinoRunner
 from .skeletons import SKELETONS, Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
@@ -292,7 +292,8 @@ class Pipeline:
         return tensor.to(self.device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == torch.float32:
+        by_torch = not isinstance(self.estimator, CompiledRootPose)
+        if self.precision == torch.float32 or not by_torch:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
@@ -319,47 +320,42 @@ class Pipeline:
         intrinsics: Sequence[Intrinsics],
     ) -> None:
         """From crops to the camera frame: depth by gamma and k, then back-projection."""
-        gamma, root_px = poses.gamma, poses.root_px
-        if self.options.k_only_root:
-            gamma = torch.ones_like(gamma)
-            root_px = torch.full_like(root_px, self.crop_spec.size / 2)
-        focal = batch.boxes.new_tensor([[k.fx, k.fy] for k in intrinsics])[batch.image_index]
-        root_z = gamma * camera.k_value_mm(focal[:, 0], focal[:, 1], batch.boxes)
-        size = self.crop_spec.size
         # One transfer from the device for everything.
-        rows = torch.cat(
-            [
-                batch.image_index[:, None],
-                batch.box_index[:, None],
-                batch.scores[:, None],
-                batch.detected,
-                gamma[:, None],
-                root_z[:, None],
-                crops.to_image(root_px, batch.boxes, size),
-                crops.to_image(poses.joints_px, batch.boxes, size).flatten(1),
-                poses.joints_z_mm,
-                poses.joint_scores,
-            ],
-            dim=1,
-        )
-        table = rows.double().cpu().numpy()
+        columns = [
+            batch.image_index[:, None],
+            batch.box_index[:, None],
+            batch.scores[:, None],
+            batch.detected,
+            batch.boxes,
+            poses.gamma[:, None],
+            poses.root_px,
+            poses.joints_px.flatten(1),
+            poses.joints_z_mm,
+            poses.joint_scores,
+        ]
+        table = torch.cat(columns, dim=1).cpu().numpy().astype(np.float64)
+        ends = np.cumsum([column.shape[1] for column in columns])[:-1]
         for index, camera_ in enumerate(intrinsics):
-            of_image = table[table[:, 0] == index]
-            for box, person in zip(of_image[:, 1], self._people(of_image, camera_), strict=True):
+            of_image = np.split(table[table[:, 0] == index], ends, axis=1)
+            placed = self._people(of_image[2:], camera_)
+            for box, person in zip(of_image[1][:, 0], placed, strict=True):
                 people[index][int(box)] = person
 
-    def _people(self, rows: FloatArray, intrinsics: Intrinsics) -> list[Person | None]:
+    def _people(
+        self, columns: Sequence[FloatArray], intrinsics: Intrinsics
+    ) -> list[Person | None]:
         """Of one image; None where one can't be placed or is out of range.
 
-        :param rows: (N, ...) as `_place` makes them.
+        :param columns: (N, ...) each, as `_place` makes them.
         """
-        options, count = self.options, len(self.skeleton)
-        widths = (2, 1, 4, 1, 1, 2, 2 * count, count, count)
-        _, score, bbox, gamma, root_z, root_px, flat_px, joints_z, scores = np.split(
-            rows, np.cumsum(widths)[:-1], axis=1
-        )
-        depths = root_z[:, 0] * camera.magnification(bbox, intrinsics)
-        joints_px = flat_px.reshape(-1, count, 2)
+        options, size = self.options, self.crop_spec.size
+        score, bbox, square, gamma, root_px, joints_px, joints_z, scores = columns
+        joints_px = joints_px.reshape(-1, len(self.skeleton), 2)
+        if options.k_only_root:
+            gamma, root_px = np.ones_like(gamma), np.full_like(root_px, size / 2)
+        root_px, joints_px = (crops.to_image(px, square, size) for px in (root_px, joints_px))
+        root_z = gamma[:, 0] * camera.k_value_mm(intrinsics.fx, intrinsics.fy, square)
+        depths = root_z * camera.magnification(bbox, intrinsics)
         roots_mm, joints_mm = camera.back_project_pose(
             root_px, depths, joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
         )
@@ -372,11 +368,12 @@ class Pipeline:
         # Written so that NaN fails.
         placed = np.isfinite(roots_mm).all(axis=1) & (range_m > 0)
         placed &= (options.min_range_m <= range_m) & (range_m <= options.max_range_m)
-        people: list[Person | None] = [None] * len(rows)
+        orientations, turn_covariances = root_orientations(
+            joints_mm, self.skeleton, self.root_error
+        )
+        people: list[Person | None] = [None] * len(score)
         for i in placed.nonzero()[0]:
-            orientation, orientation_covariance = root_orientation(
-                joints_mm[i], self.skeleton, self.root_error
-            )
+            has_front = not np.isnan(orientations[i, 0])
             people[i] = Person(
                 score=float(score[i, 0]),
                 bbox_xywh_px=bbox[i],
@@ -388,8 +385,8 @@ class Pipeline:
                 joint_scores=scores[i],
                 joint_status=status[i],
                 gamma=float(gamma[i, 0]),
-                root_orientation_xyzw=orientation,
-                root_orientation_covariance=orientation_covariance,
+                root_orientation_xyzw=orientations[i] if has_front else None,
+                root_orientation_covariance=turn_covariances[i] if has_front else None,
             )
         return people
 

@@ -115,8 +115,8 @@ class OpenVino(nn.Module):
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All of the network's results, in their order, whatever structure they had."""
         arrays = [argument.contiguous().numpy() for argument in arguments]
-        results = self._request.infer(arrays, share_inputs=True)
-        return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
+        results = self._request.infer(arrays, share_inputs=True).to_tuple()
+        return tuple(torch.from_numpy(result) for result in results)
 
 
 _OPENVINO_TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -151,6 +151,11 @@ def shape_of(argument: Argument) -> list[int]:
     """With -1 for what may change from call to call."""
     lengths = enumerate(argument.example.shape)
     return [-1 if i in argument.variable else length for i, length in lengths]
+
+
+def is_recorded() -> bool:
+    """Whether the network that asks is being made a graph, which must fit other sizes, too."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def trace(network: nn.Module, examples: Sequence[torch.Tensor]) -> Any:

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from . import camera
 from .boxes import BoxFromPose, box_iou
 from .kalman import FRESH_SHARE, Motion
-from .orientation import root_orientation
+from .orientation import oriented
 from .skeletons import Skeleton
 from .smoothing import JointSmoother, SmoothingOptions
 from .structures import (
@@ -202,7 +202,7 @@ class Tracker:
             self._tracks.append(_Track(next(self._ids), one, self._now_s, view))
         for track in self._tracks:
             track.settle(self._options)
-        people = self._parting + [self._person(track, view, smoothing) for track in self._tracks]
+        people = self._parting + self._people(view, smoothing)
         self._parting = []
         self._tracks = [track for track in self._tracks if track.state != TrackState.LOST]
         return people
@@ -244,18 +244,20 @@ class Tracker:
             if possible[row, column]
         }
 
-    def _person(self, track: _Track, view: _View, smoothing: SmoothingOptions) -> Person:
-        person = track.person(view, self._now_s, smoothing, self._clock_runs)
-        if person.joints_mm is track.seen.joints_mm:
-            return person
-        orientation, covariance = root_orientation(
-            person.joints_mm, self._skeleton, self._root_error
-        )
-        return replace(
-            person,
-            root_orientation_xyzw=orientation,
-            root_orientation_covariance=covariance,
-        )
+    def _people(self, view: _View, smoothing: SmoothingOptions) -> list[Person]:
+        """As published for this image; whose joints were moved is oriented anew."""
+        people = [
+            track.person(view, self._now_s, smoothing, self._clock_runs) for track in self._tracks
+        ]
+        moved = [
+            i
+            for i, (track, person) in enumerate(zip(self._tracks, people, strict=True))
+            if person.joints_mm is not track.seen.joints_mm
+        ]
+        oriented_anew = oriented([people[i] for i in moved], self._skeleton, self._root_error)
+        for i, person in zip(moved, oriented_anew, strict=True):
+            people[i] = person
+        return people
 
 
 class _Track:

@@ -125,7 +125,7 @@ class _Truth:
             occlusion=1 - person.visible_fraction,
             truncation=truncation(person, camera),
             person=known,
-            facing=np.nan if axes is None else float(axes[:, 0] @ ray),
+            facing=float(axes[:, 0] @ ray),
         )
 
     @property
@@ -174,7 +174,7 @@ def _turn(person: Person, true_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The rotation vector from the true to the estimated orientation, and its deviations."""
     true = body_axes(true_mm, LIMBS_13)
     xyzw, covariance = person.root_orientation_xyzw, person.root_orientation_covariance
-    if true is None or xyzw is None or covariance is None:
+    if np.isnan(true[0, 0]) or xyzw is None or covariance is None:
         return np.full(3, np.nan), np.full(3, np.nan)
     estimated = quat2mat(np.roll(xyzw, 1))
     axis, angle = quat2axangle(mat2quat(true.T @ estimated))

@@ -217,8 +217,15 @@ class DetectorTask(OpenTask[DetectorConfig]):
         self, network: nn.Module, batch: Batch
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Each picture's boxes (K, 4) and scores (K,), best first."""
-        boxes, scores = decode_centers(*network(normalise(batch["image"])))
-        return list(boxes), list(scores)
+        heatmaps, distances = network(normalise(batch["image"]))
+        maps = zip(heatmaps.cpu().numpy(), distances.cpu().numpy(), strict=True)
+        found = [decode_centers(heatmap, sides, least=0.0) for heatmap, sides in maps]
+        device = batch["image"].device
+        boxes, scores = zip(*found, strict=True)
+        return (
+            [torch.from_numpy(one).to(device) for one in boxes],
+            [torch.from_numpy(one).to(device) for one in scores],
+        )
 
 
 def _match(
