@@ -134,9 +134,13 @@ def export(
     if detector_file is None and row == chosen.detector:
         detector_file = paths.get("detector")
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        part = Path(temporary, folder.name)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
+    except OSError as error:
+        raise ExportError(f"{folder} can't be made: {error.strerror}") from error
+    with temporary:
+        part = Path(temporary.name, folder.name)
         part.mkdir()
         writer = _Writer(part, FORMS[form], place, precision, report)
         network = GreyRootPose(prepare(chosen.build(paths), place), chosen.crop)

@@ -263,6 +263,12 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "file").read_text() == "precious"
 
 
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="can't be made: "):
+        deployment.export("open-s", tmp_path / "file" / "below", "torchscript")
+
+
 def test_a_fixed_detector_has_no_other_size(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="open_s has a fixed input size"):
         deployment.export("open-s", tmp_path / "x", "torchscript", detector_size=200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from .. import deployment
 from ..detectors import DETECTORS
@@ -50,19 +51,25 @@ def export(
     mppe export exported
     mppe export exported --format tensorrt && python3 exported/build_engines.py
     """
-    deployment.export(
-        weight_set,
-        folder,
-        "torchscript" if form == "torchscript" else "onnx",
-        device=device,
-        precision=precision or ("fp16" if form == "tensorrt" else "fp32"),
-        detector=detector,
-        detector_file=detector_weights,
-        detector_size=detector_size,
-        flip_test=flip_test,
-        engine_builder=form == "tensorrt",
-        report=click.echo,
-    )
+    with tqdm(desc="exporting", unit=" networks") as bar:
+
+        def report(line: str) -> None:
+            bar.write(line)
+            bar.update()
+
+        deployment.export(
+            weight_set,
+            folder,
+            "torchscript" if form == "torchscript" else "onnx",
+            device=device,
+            precision=precision or ("fp16" if form == "tensorrt" else "fp32"),
+            detector=detector,
+            detector_file=detector_weights,
+            detector_size=detector_size,
+            flip_test=flip_test,
+            engine_builder=form == "tensorrt",
+            report=report,
+        )
     click.echo(f"{folder} is a weight set: mppe run --weights {folder} …")
     if form == "tensorrt":
         builder = folder / deployment.ENGINE_BUILDER
