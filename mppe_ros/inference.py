@@ -7,11 +7,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.ops import FrozenBatchNorm2d
 
 Network = TypeVar("Network", bound=nn.Module)
 _Convolution = nn.Conv2d | nn.ConvTranspose2d
-_Norm = nn.BatchNorm2d | FrozenBatchNorm2d
 
 
 def prepare(network: Network, device: torch.device | str) -> Network:
@@ -56,12 +54,17 @@ def fold_batch_norms(network: nn.Module) -> None:
     """
     previous: nn.Module | None = None
     for name, layer in network.named_children():
-        if isinstance(previous, _Convolution) and isinstance(layer, _Norm):
+        if isinstance(previous, _Convolution) and _is_norm(layer):
             _fold(previous, layer)
             setattr(network, name, nn.Identity())
         else:
             fold_batch_norms(layer)
         previous = layer
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    # torchvision's by its name: importing it takes seconds, and most detectors do without.
+    return isinstance(layer, nn.BatchNorm2d) or type(layer).__name__ == "FrozenBatchNorm2d"
 
 
 def _fold(convolution: _Convolution, norm: Any) -> None:

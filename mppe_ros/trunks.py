@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet
 
-
-class ResNetTrunk(resnet.ResNet):
-    """torchvision's ResNet without its classifier, under torchvision's parameter names.
-
-    (N, 3, H, W) to (N, ``channels``, H/32, W/32).
-    """
-
-    def __init__(self, block: type, layers: list[int]) -> None:
-        super().__init__(block, layers)
-        self.channels: int = self.fc.in_features
-        del self.avgpool, self.fc
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+if TYPE_CHECKING:
+    from .resnet import ResNetTrunk
 
 
 class InvertedResidual(nn.Module):
@@ -327,7 +313,7 @@ class StackedHourglass(nn.Module):
         return features, maps
 
 
-Trunk = ResNetTrunk | EfficientNetLite0 | StackedHourglass
+Trunk = Union["ResNetTrunk", EfficientNetLite0, StackedHourglass]
 
 
 def run_stages(
@@ -340,12 +326,21 @@ def run_stages(
     return features, [predict(0, features)[0]]
 
 
+def _resnet(block: str, layers: list[int]) -> Callable[[], ResNetTrunk]:
+    def trunk() -> ResNetTrunk:
+        from .resnet import ResNetTrunk  # imports torchvision, which takes seconds
+
+        return ResNetTrunk(block, layers)
+
+    return trunk
+
+
 TRUNKS: dict[str, Callable[[], Trunk]] = {
-    "resnet18": lambda: ResNetTrunk(resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": lambda: ResNetTrunk(resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 6, 3]),
-    "resnet101": lambda: ResNetTrunk(resnet.Bottleneck, [3, 4, 23, 3]),
-    "resnet152": lambda: ResNetTrunk(resnet.Bottleneck, [3, 8, 36, 3]),
+    "resnet18": _resnet("BasicBlock", [2, 2, 2, 2]),
+    "resnet34": _resnet("BasicBlock", [3, 4, 6, 3]),
+    "resnet50": _resnet("Bottleneck", [3, 4, 6, 3]),
+    "resnet101": _resnet("Bottleneck", [3, 4, 23, 3]),
+    "resnet152": _resnet("Bottleneck", [3, 8, 36, 3]),
     "efficientnet_lite0": EfficientNetLite0,
     "hourglass2": lambda: StackedHourglass(2),
     "hourglass8": lambda: StackedHourglass(8),

@@ -30,11 +30,10 @@ from mppe_ros.detectors import (
     Detector,
     FixedBoxes,
     NetworkDetector,
-    area_means,
     build_detector,
     fetch,
-    resize_area,
 )
+from mppe_ros.detectors.center import area_means, resize_area
 from mppe_ros.structures import Detections
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "detect_v0_expected.npz")

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from mppe_ros import runtimes
-from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons, TorchvisionPersons
+from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons
+from mppe_ros.detectors.coco import TorchvisionPersons
 from mppe_ros.devices import DeviceError, select_backend
 from mppe_ros.inference import fold_batch_norms, lower_precision, prepare
 from mppe_ros.networks import (
@@ -277,3 +278,18 @@ def test_without_a_folder_to_write_to_networks_run_all_the_same(
             OpenVino(network, [Argument("x", torch.ones(1, 3))])(torch.ones(1, 3))[0],
             network(torch.ones(1, 3)),
         )
+
+
+_LOAD_AND_LIST = """
+import sys
+from mppe_ros.pipeline import Pipeline
+Pipeline.load("open-s", device="cpu", backend="torch")
+print("torchvision" in sys.modules)
+"""
+
+
+def test_the_default_set_does_without_torchvision_which_takes_seconds_to_import() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD_AND_LIST], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
