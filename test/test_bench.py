@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -113,6 +115,32 @@ def test_the_command_gives_every_figure_and_the_stages() -> None:
     for case in record["sweep"]:
         assert sorted(case["stages"]) == sorted(stages)
         assert sum(case["stages"][name]["share"] for name in stages[:-1]) <= 1.001  # parts
+
+
+@pytest.mark.usefixtures("same_threads")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], (11, True, 300)),
+        (["--quick"], (3, False, 30)),
+        (["--quick", "--rounds", "9", "--frames", "10000"], (9, False, 10000)),
+        (["--quick", "--sweep", "--frames", "0"], (3, True, 0)),
+    ],
+)
+def test_what_is_asked_for_counts_though_it_should_be_quick(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], expected: tuple[int, bool, int]
+) -> None:
+    asked = []
+
+    def measure(options: Any, folder: Path, sweep: bool, frames: int) -> dict[str, Any]:
+        asked.append((options.rounds, sweep, frames))
+        return {}
+
+    # Of the package `cli`, "bench" is the command.
+    monkeypatch.setattr(sys.modules["mppe_ros.cli.bench"], "_measure", measure)
+    done = CliRunner().invoke(main, ["bench", "--no-dds", "--json", *given])
+    assert done.exit_code == 0, done.output
+    assert asked == [expected]
 
 
 OVER_DDS = """

@@ -42,17 +42,18 @@ def _size(_: Any, __: Any, texts: tuple[str, ...]) -> tuple[tuple[int, int], ...
               show_default=True, help="How many, at the first size.")
 @click.option("--size", "sizes", multiple=True, callback=_size, show_default=True,
               default=["640x480", "1280x720", "1920x1080"], help="Images, px.")
-@click.option("--rounds", type=click.IntRange(1), default=11, show_default=True,
+@click.option("--rounds", type=click.IntRange(1), show_default="11",
               help="Measurements of everything, in turns.")
 @click.option("--threads", type=click.IntRange(1), help="CPUs to use, pinned; all without.")
 @click.option("--blazepose/--no-blazepose", default=None,
               help="BlazePose too; by default if MediaPipe is there.")
 @click.option("--dds/--no-dds", default=None,
               help="The node over DDS too; by default if ROS 2 is there.")
-@click.option("--frames", type=click.IntRange(0), default=300, show_default=True,
+@click.option("--frames", type=click.IntRange(0), show_default="300",
               help="For the growth of memory; 0 = leave it out.")
-@click.option("--sweep/--no-sweep", default=True, help="The table by people and size.")
-@click.option("--quick", is_flag=True, help="3 rounds, no table by people and size, 30 frames.")
+@click.option("--sweep/--no-sweep", default=None, help="The table by people and size.")
+@click.option("--quick", is_flag=True,
+              help="3 rounds, no table by people and size, 30 frames, if nothing else is said.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, no tables.")
 @click.option("--out", type=click.Path(path_type=Path),
               help="Folder for bench.json, bench.md and, with matplotlib, bench.png.")
@@ -60,8 +61,9 @@ def bench(
     threads: int | None,
     blazepose: bool | None,
     dds: bool | None,
-    frames: int,
-    sweep: bool,
+    rounds: int | None,
+    frames: int | None,
+    sweep: bool | None,
     quick: bool,
     as_json: bool,
     out: Path | None,
@@ -77,14 +79,14 @@ def bench(
     from ..benchmark.run import Options
     from ..benchmark.timing import pin_threads
 
-    if quick:
-        choices |= {"rounds": min(choices["rounds"], 3)}
-        sweep, frames = False, min(frames, 30)
+    rounds = rounds or (3 if quick else 11)
+    frames = (30 if quick else 300) if frames is None else frames
+    sweep = not quick if sweep is None else sweep
     if blazepose is None:
         blazepose = find_spec("mediapipe") is not None
     if out is not None:
         make_folder(out)
-    options = Options(blazepose=blazepose, **choices)
+    options = Options(blazepose=blazepose, rounds=rounds, **choices)
     record: dict[str, Any] = {"machine": _machine(pin_threads(threads), options.device)}
     with tempfile.TemporaryDirectory() as folder:
         record |= _measure(options, Path(folder), sweep, frames)
