@@ -40,11 +40,11 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} cannot be read as a weight file (truncated download?): {_line(error)}"
+            f"{path} cannot be read as a weight file (truncated download?): {first_line(error)}"
         ) from error
     except Exception as error:  # pickle.UnpicklingError and whatever else a hostile file raises
         raise CheckpointError(
-            f"{path} is refused: it is no plain checkpoint of tensors ({_line(error)})"
+            f"{path} is refused: it is no plain checkpoint of tensors ({first_line(error)})"
         ) from error
     return _parameters(content, path)
 
@@ -60,7 +60,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a weight file: {_line(error)}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a weight file: {first_line(error)}"
+        ) from error
 
 
 def _parameters(content: object, path: Path) -> dict[str, torch.Tensor]:
@@ -104,5 +106,6 @@ def load_into(network: torch.nn.Module, parameters: dict[str, torch.Tensor], pat
     network.load_state_dict(parameters, strict=False)
 
 
-def _line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What libraries say of a fault, without what they say about it."""
     return str(error).strip().split("\n")[0][:200]

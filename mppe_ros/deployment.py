@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from . import runtimes, weights
-from .checkpoints import CheckpointError, sha256
+from .checkpoints import CheckpointError, first_line, sha256
 from .detectors import DETECTORS, build_detector
 from .devices import DeviceError, select_device
 from .inference import lower_precision, prepare
@@ -208,9 +208,9 @@ class _Writer:
             cause: BaseException = error
             while cause.__cause__:
                 cause = cause.__cause__
-            line = str(cause).strip().split("\n")[0][:300]
             raise ExportError(
-                f"{name} can't be written as {path.suffix[1:]}: {type(cause).__name__}: {line}"
+                f"{name} can't be written as {path.suffix[1:]}: {type(cause).__name__}: "
+                f"{first_line(cause)}"
             ) from error
         loaded = runtimes.OPENERS[self.form.backend](path, self.device)
         difference = max(_differences(network, loaded, arguments))

@@ -21,6 +21,7 @@ from .trunks import (
     EfficientNetLite0,
     StackedHourglass,
     Trunk,
+    repeated,
     run_stages,
 )
 
@@ -502,15 +503,11 @@ class _LitePyramid(nn.Module):
         :return: (N, C, H/8, W/8)
         """
         stride8, stride16, stride32 = maps
-        x = self.lateral16(stride16) + _twice(self.lateral32(stride32))
+        x = self.lateral16(stride16) + repeated(self.lateral32(stride32))
         if context is not None:
             x = x + context[..., None, None]
         x = F.relu(self.mix16(F.relu(x)))
-        return F.relu(self.mix8(F.relu(self.lateral8(stride8) + _twice(x))))
-
-
-def _twice(features: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(features, scale_factor=2, mode="nearest")
+        return F.relu(self.mix8(F.relu(self.lateral8(stride8) + repeated(x))))
 
 
 class LiteRootNet(nn.Module):

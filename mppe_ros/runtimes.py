@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from .cache import cache_folder
-from .checkpoints import CheckpointError
+from .checkpoints import CheckpointError, first_line
 from .devices import DeviceError
 from .inference import Autocast
 
@@ -289,7 +289,7 @@ class OnnxRuntime(nn.Module):
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # its own errors have no common base
-            raise CheckpointError(f"{path} cannot be used: {_line(error)}") from error
+            raise CheckpointError(f"{path} cannot be used: {first_line(error)}") from error
         self._inputs = [node.name for node in self._session.get_inputs()]
         self._outputs = [node.name for node in self._session.get_outputs()]
 
@@ -323,7 +323,7 @@ class TorchScript(nn.Module):
                 warnings.simplefilter("ignore")  # it is deprecated
                 self._network = torch.jit.load(path, map_location=device)
         except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be used: {_line(error)}") from error
+            raise CheckpointError(f"{path} cannot be used: {first_line(error)}") from error
 
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
         results = self._network(*arguments)
@@ -386,7 +386,3 @@ OPENERS: dict[str, Callable[[Path, torch.device], nn.Module]] = {
     "tensorrt": _open_engine,
     "torch": TorchScript,
 }
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

@@ -174,6 +174,11 @@ class BlazePose(nn.Module):
         return BlazePoseFeatures(pyramid, stride16, stride32, whole.flatten(1))
 
 
+def repeated(features: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) to (N, C, 2H, 2W), each cell four times."""
+    return F.interpolate(features, scale_factor=2, mode="nearest")
+
+
 def _twice(features: torch.Tensor) -> torch.Tensor:
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 

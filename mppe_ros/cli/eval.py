@@ -51,7 +51,7 @@ def pipeline_options(threshold: float) -> Callable[[Command], Command]:
     path = click.Path(path_type=Path)
     options = (
         click.option("--weights", "weight_set", default=weights.DEFAULT, show_default=True,
-                     help="Weight set, see 'mppe weights list'."),
+                     help="Weight set ('mppe weights list'), or folder of an exported one."),
         click.option("--rootnet", type=path, help="RootNet checkpoint."),
         click.option("--posenet", type=path, help="PoseNet checkpoint."),
         click.option("--detector", type=click.Choice(list(DETECTORS)),

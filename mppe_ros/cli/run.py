@@ -88,7 +88,7 @@ _PATH = click.Path(path_type=Path)
               help='JSON {"bbox_xywh_px": [[x, y, w, h], ...]} for one photo, no detector.',
               )  # fmt: skip
 @click.option("--weights", "weight_set", default=weights.DEFAULT, show_default=True,
-              help="Weight set, see 'mppe weights list'.")  # fmt: skip
+              help="Weight set ('mppe weights list'), or folder of an exported one.")  # fmt: skip
 @click.option("--rootnet", type=_PATH, help="RootNet checkpoint.")
 @click.option("--posenet", type=_PATH, help="PoseNet checkpoint.")
 @click.option("--detector", type=click.Choice(list(DETECTORS)), help="Instead of the set's own.")

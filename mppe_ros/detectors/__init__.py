@@ -174,8 +174,8 @@ def assemble_detector(name: str, run: FileRunner, min_size: int | None = None) -
     :raises ValueError: as :func:`build_detector`.
     """
     spec = _row(name, min_size)
-    network = _untrained(spec, min_size)
-    return spec.detector(prepare(network, run.device), torch.float32, run)
+    network = _untrained(spec, min_size).eval().to(run.device)
+    return spec.detector(network, torch.float32, run)
 
 
 def _row(name: str, min_size: int | None) -> DetectorSpec:

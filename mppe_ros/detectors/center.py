@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from torch import nn
 from ..inference import lower_precision
 from ..runtimes import Argument, Range, Runner
 from ..structures import Detections
-from ..trunks import EfficientNetLite0
+from ..trunks import EfficientNetLite0, repeated
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, NetworkDetector
 
 
@@ -50,18 +49,14 @@ class CenterDetector(nn.Module):
         """
         stride8, stride16, stride32 = self.trunk.pyramid(x)
         features = self.mix32(self.lateral32(stride32))
-        features = self.mix16(F.relu(self.lateral16(stride16) + _twice(features)))
-        features = self.mix8(F.relu(self.lateral8(stride8) + _twice(features)))
+        features = self.mix16(F.relu(self.lateral16(stride16) + repeated(features)))
+        features = self.mix8(F.relu(self.lateral8(stride8) + repeated(features)))
         maps = self.head(features).float()
         return maps[:, 0], 2 * self.STRIDE * maps[:, 1:].clamp(-4, 4).exp()
 
 
 def _conv_relu(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
-
-
-def _twice(features: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(features, scale_factor=2, mode="nearest")
 
 
 class _Grey(nn.Module):
@@ -138,7 +133,7 @@ class CenterPersons(NetworkDetector):
         """
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         # Torch's wakes its threads for the sorting alone, which takes 20 times as long.
-        found: Any = cv2.dnn.NMSBoxes(xywh, scores, 0.0, self.IOU_THRESHOLD)  # type: ignore[arg-type]
+        found = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), 0.0, self.IOU_THRESHOLD)
         kept = np.array(found, np.intp)
         boxes, scores = boxes[kept], scores[kept]
         first, last = np.clip(boxes.reshape(-1, 2, 2), 0, size[::-1]).swapaxes(0, 1)
