@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,18 +62,18 @@ class PipelineOptions:
 
     def select(self, found: Detections) -> Detections:
         """One image's detections that are confident enough, the best of them."""
-        chosen = (found.scores >= self.detection_threshold).nonzero()[: self.max_persons, 0]
+        chosen = (found.scores >= self.detection_threshold).nonzero()[0][: self.max_persons]
         return Detections(found.boxes_xywh_px[chosen], found.scores[chosen])
 
 
 class _Batch(NamedTuple):
-    """All people of all images, before and after the crop: N rows."""
+    """The boxes of all images, in one batch of N rows."""
 
-    boxes: torch.Tensor  # (N, 4) processed
-    detected: torch.Tensor  # (N, 4) as detected
-    scores: torch.Tensor  # (N,)
-    image_index: torch.Tensor  # (N,)
-    box_index: torch.Tensor  # (N,) among the boxes of its image
+    boxes: FloatArray  # (N, 4) processed
+    detected: FloatArray  # (N, 4) as detected
+    scores: FloatArray  # (N,)
+    image_index: npt.NDArray[np.intp]  # (N,)
+    box_index: npt.NDArray[np.intp]  # (N,) among the boxes of its image
 
 
 class Pipeline:
@@ -247,7 +248,7 @@ class Pipeline:
         """
         clock = StageClock(self.device)
         clock.ms |= {"crop": 0.0, "estimate": 0.0}  # where nobody is, too
-        batch = self._batch(detections, intrinsics)
+        batch = _batch(detections, intrinsics)
         looks = self._people_at_once(
             lambda part: self._look(images, batch.boxes[part], batch.image_index[part], clock),
             len(batch.boxes),
@@ -263,8 +264,8 @@ class Pipeline:
     def _look(
         self,
         images: Sequence[torch.Tensor],
-        boxes: torch.Tensor,
-        image_index: torch.Tensor,
+        boxes: FloatArray,
+        image_index: npt.NDArray[np.intp],
         clock: StageClock,
     ) -> CropPoses:
         """Poses within the crops of processed boxes."""
@@ -297,21 +298,6 @@ class Pipeline:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def _batch(self, detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]) -> _Batch:
-        """The boxes of all images, processed, in one batch."""
-        parts = []
-        for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
-            detected = found.boxes_xywh_px.to(self.device, torch.float32)
-            scores = found.scores.to(self.device)
-            boxes, kept = crops.process_boxes(detected, camera_.width, camera_.height)
-            parts.append(
-                _Batch(boxes, detected[kept], scores[kept], torch.full_like(kept, index), kept)
-            )
-        if not parts:
-            none = torch.empty((0, 4), device=self.device)
-            return _Batch(none, none, none[:, 0], none[:, 0].long(), none[:, 0].long())
-        return _Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
     def _place(
         self,
         people: list[list[Person | None]],
@@ -321,35 +307,27 @@ class Pipeline:
     ) -> None:
         """From crops to the camera frame: depth by gamma and k, then back-projection."""
         # One transfer from the device for everything.
-        columns = [
-            batch.image_index[:, None],
-            batch.box_index[:, None],
-            batch.scores[:, None],
-            batch.detected,
-            batch.boxes,
-            poses.gamma[:, None],
-            poses.root_px,
-            poses.joints_px.flatten(1),
-            poses.joints_z_mm,
-            poses.joint_scores,
-        ]
-        table = torch.cat(columns, dim=1).cpu().numpy().astype(np.float64)
-        ends = np.cumsum([column.shape[1] for column in columns])[:-1]
+        parts = [poses.gamma[:, None], poses.root_px, poses.joints_px.flatten(1)]
+        parts += [poses.joints_z_mm, poses.joint_scores]
+        table = torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)
+        ends = list(accumulate(part.shape[1] for part in parts))[:-1]
         for index, camera_ in enumerate(intrinsics):
-            of_image = np.split(table[table[:, 0] == index], ends, axis=1)
-            placed = self._people(of_image[2:], camera_)
-            for box, person in zip(of_image[1][:, 0], placed, strict=True):
-                people[index][int(box)] = person
+            of_image = batch.image_index == index
+            boxes = _Batch(*(column[of_image] for column in batch))
+            placed = self._people(boxes, np.split(table[of_image], ends, axis=1), camera_)
+            for box, person in zip(boxes.box_index, placed, strict=True):
+                people[index][box] = person
 
     def _people(
-        self, columns: Sequence[FloatArray], intrinsics: Intrinsics
+        self, batch: _Batch, columns: Sequence[FloatArray], intrinsics: Intrinsics
     ) -> list[Person | None]:
         """Of one image; None where one can't be placed or is out of range.
 
         :param columns: (N, ...) each, as `_place` makes them.
         """
         options, size = self.options, self.crop_spec.size
-        score, bbox, square, gamma, root_px, joints_px, joints_z, scores = columns
+        score, bbox, square = batch.scores, batch.detected, batch.boxes
+        gamma, root_px, joints_px, joints_z, scores = columns
         joints_px = joints_px.reshape(-1, len(self.skeleton), 2)
         if options.k_only_root:
             gamma, root_px = np.ones_like(gamma), np.full_like(root_px, size / 2)
@@ -375,7 +353,7 @@ class Pipeline:
         for i in placed.nonzero()[0]:
             has_front = not np.isnan(orientations[i, 0])
             people[i] = Person(
-                score=float(score[i, 0]),
+                score=float(score[i]),
                 bbox_xywh_px=bbox[i],
                 root_px=root_px[i],
                 root_mm=roots_mm[i],
@@ -389,6 +367,20 @@ class Pipeline:
                 root_orientation_covariance=turn_covariances[i] if has_front else None,
             )
         return people
+
+
+def _batch(detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]) -> _Batch:
+    """The boxes of all images, processed."""
+    parts = []
+    for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
+        boxes, kept = crops.process_boxes(found.boxes_xywh_px, camera_.width, camera_.height)
+        detected = np.asarray(found.boxes_xywh_px[kept], np.float64)
+        scores = np.asarray(found.scores[kept], np.float64)
+        parts.append(_Batch(boxes, detected, scores, np.full_like(kept, index), kept))
+    if not parts:
+        nobody = np.empty(0, np.intp)
+        return _Batch(np.empty((0, 4)), np.empty((0, 4)), np.empty(0), nobody, nobody)
+    return _Batch(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _exported_files(

@@ -80,26 +80,26 @@ def _pose_record(person: Person) -> Record:
         "velocity": _xyz(np.zeros(3) if velocity is None else velocity * METRES_PER_MM),
         "joints": [
             {
-                "position": _xyz(position),
-                "u": float(u),
-                "v": float(v),
-                "score": float(score),
-                "status": int(status),
+                "position": dict(zip("xyz", xyz, strict=True)),
+                "u": u,
+                "v": v,
+                "score": score,
+                "status": status,
             }
-            for position, (u, v), score, status in zip(
-                person.joints_mm * METRES_PER_MM,
-                person.joints_px,
-                person.joint_scores,
-                person.joint_status,
+            for xyz, (u, v), score, status in zip(
+                (person.joints_mm * METRES_PER_MM).tolist(),
+                person.joints_px.tolist(),
+                person.joint_scores.tolist(),
+                person.joint_status.tolist(),
                 strict=True,
             )
         ],
-        "bbox": [float(value) for value in person.bbox_xywh_px],
+        "bbox": person.bbox_xywh_px.tolist(),
     }
 
 
 def _xyz(point: FloatArray) -> Record:
-    return {"x": float(point[0]), "y": float(point[1]), "z": float(point[2])}
+    return dict(zip("xyz", point.tolist(), strict=True))
 
 
 def _quaternion(xyzw: FloatArray | None) -> Record:
@@ -113,7 +113,8 @@ def _pose_covariance(position_m2: FloatArray, orientation_rad2: FloatArray | Non
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = position_m2
     covariance[3:, 3:] = -np.eye(3) if orientation_rad2 is None else orientation_rad2
-    return [float(value) for value in covariance.ravel()]
+    flat: list[float] = covariance.ravel().tolist()
+    return flat
 
 
 def to_json(record: Record) -> str:

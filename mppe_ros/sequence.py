@@ -161,16 +161,15 @@ class PoseSequence:
         of_track = [None] * len(rows) + hoped
         rows += [one.bbox_xywh_px for one in hoped]
         scores += [one.score for one in hoped]
-        boxes = torch.as_tensor(np.array(rows, np.float32).reshape(-1, 4))
-        return Detections(boxes, torch.tensor(scores, dtype=torch.float32)), of_track
+        return Detections(np.array(rows).reshape(-1, 4), np.array(scores)), of_track
 
     def _believed(
         self, found: Detections, expected: Sequence[Expected]
     ) -> tuple[FloatArray, FloatArray]:
         """Boxes and scores of confident detections, and of doubtful ones of people expected."""
         confident = len(self.pipeline.options.select(found))
-        boxes = found.boxes_xywh_px.double().cpu().numpy()
-        scores = found.scores.double().cpu().numpy()
+        boxes = np.asarray(found.boxes_xywh_px, np.float64)
+        scores = np.asarray(found.scores, np.float64)
         sure, doubtful = boxes[:confident], boxes[confident:]
         doubtful = doubtful[scores[confident:] >= _DOUBTFUL_SCORE]
         hopes = _boxes_of(expected)

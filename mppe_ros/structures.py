@@ -133,13 +133,13 @@ class RootError:
 
 @dataclass(frozen=True)
 class Detections:
-    """People that DetectNet found in one image; tensors on the detector's device.
+    """People that DetectNet found in one image.
 
-    ``boxes_xywh_px`` (N, 4) float32: left, top, width, height; ``scores`` (N,) in 0..1.
+    Arrays on the host, whatever device found them: NumPy handles so few numbers fastest.
     """
 
-    boxes_xywh_px: torch.Tensor
-    scores: torch.Tensor
+    boxes_xywh_px: npt.NDArray[np.floating]  # (N, 4) left, top, width, height
+    scores: npt.NDArray[np.floating]  # (N,) in 0..1
 
     def __len__(self) -> int:
         return len(self.scores)

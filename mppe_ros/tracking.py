@@ -435,15 +435,15 @@ def _root(person: Person, view: _View) -> tuple[FloatArray, FloatArray]:
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:
     """Of people with the same pose in the image, the one in the better box."""
+    if len(seen) < 2:
+        return list(seen)
     best_first = sorted(seen, key=lambda one: (not one.detected, -one.person.score))
-    kept: list[Seen] = []
-    for one in best_first:
-        if not any(_same_pose(one.person, other.person) for other in kept):
-            kept.append(one)
-    return kept
-
-
-def _same_pose(one: Person, other: Person) -> bool:
-    apart = np.linalg.norm(one.joints_px - other.joints_px, axis=1)
-    size = min(float(np.max(np.ptp(person.joints_px, axis=0))) for person in (one, other))
-    return bool(np.mean(apart) <= _SAME_POSE * size)  # false where something is not a number
+    joints = np.array([one.person.joints_px for one in best_first])
+    sizes = np.ptp(joints, axis=1).max(axis=1)
+    apart = np.linalg.norm(joints[:, None] - joints, axis=-1).mean(axis=-1)
+    same = apart <= _SAME_POSE * np.minimum(sizes[:, None], sizes)  # false for what is no number
+    kept: list[int] = []
+    for i in range(len(best_first)):
+        if not same[i, kept].any():
+            kept.append(i)
+    return [best_first[i] for i in kept]

@@ -48,7 +48,7 @@ class FakePipeline:
         return images
 
     def detect(self, images):
-        return [Detections(torch.tensor([[1.0, 1.0, 8.0, 8.0]]), torch.tensor([0.9]))]
+        return [Detections(np.array([[1.0, 1.0, 8.0, 8.0]]), np.array([0.9]))]
 
     def estimate(self, images, intrinsics, detections):
         (people,), (found,) = self(images, intrinsics), detections

@@ -81,17 +81,17 @@ def look(
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     camera = Intrinsics.from_fov(60, width, height)
     pixels = pipeline.upload([image], [camera])
-    given = torch.tensor([[20.0, 10, 40, 100], [90, 5, 50, 110], [10, 60, 70, 50]])[:boxes]
+    given = np.array([[20.0, 10, 40, 100], [90, 5, 50, 110], [10, 60, 70, 50]])[:boxes]
     (found,) = pipeline.detect(pixels)
-    (people,) = pipeline.estimate(pixels, [camera], [Detections(given, torch.ones(boxes))])
+    (people,) = pipeline.estimate(pixels, [camera], [Detections(given, np.ones(boxes))])
     return found, people
 
 
 def assert_same(found: tuple[Detections, list], expected: tuple[Detections, list]) -> None:
     """Within 0.1 px and 0.1 % of the distance."""
     assert len(found[0].scores) == len(expected[0].scores)
-    torch.testing.assert_close(found[0].scores, expected[0].scores, atol=1e-3, rtol=0)
-    torch.testing.assert_close(
+    np.testing.assert_allclose(found[0].scores, expected[0].scores, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(
         found[0].boxes_xywh_px, expected[0].boxes_xywh_px, atol=0.1, rtol=1e-3
     )
     assert any(expected[1])
@@ -159,7 +159,7 @@ def test_two_stages_as_onnx(pair: tuple[str, Path], folder: Path) -> None:
         image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
         (found,), (expected,) = exported([image]), own([image])
         assert len(found.scores) == len(expected.scores) > 0
-        torch.testing.assert_close(found.boxes_xywh_px, expected.boxes_xywh_px, atol=0.1, rtol=0)
+        np.testing.assert_allclose(found.boxes_xywh_px, expected.boxes_xywh_px, atol=0.1, rtol=0)
 
 
 # --- flip test and precision

@@ -164,8 +164,8 @@ def test_a_prepared_detector_finds_the_same(run: OpenVinoRunner | None) -> None:
     found = TorchvisionPersons(prepare(network, CPU), run=run)(IMAGES)
     for one, other in zip(found, expected, strict=True):
         assert len(one.scores) == len(other.scores) > 0
-        torch.testing.assert_close(one.scores, other.scores, atol=1e-3, rtol=0)
-        torch.testing.assert_close(one.boxes_xywh_px, other.boxes_xywh_px, atol=0.1, rtol=1e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-3, rtol=0)
+        np.testing.assert_allclose(one.boxes_xywh_px, other.boxes_xywh_px, atol=0.1, rtol=1e-3)
 
 
 @needs_openvino

@@ -15,7 +15,6 @@ from pathlib import Path
 import dataset_fixtures as fixtures
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from mppe_ros.cli import main
@@ -139,7 +138,7 @@ def test_readers(folders, release, what, name, split, options):
     assert [Path(path).name for path in theirs["img_path"]] == [
         ours.image_path(index).name for index in range(len(ours))
     ]
-    boxes = [process_boxes(torch.from_numpy(box[None]), lens.width, lens.height)[0][0].numpy()
+    boxes = [process_boxes([box], lens.width, lens.height)[0][0]
              for box, lens in zip(ours.boxes_xywh_px, ours.cameras, strict=True)]  # fmt: skip
     np.testing.assert_allclose(boxes, theirs["bbox"], atol=1e-3)
     if "joint_img" in theirs:

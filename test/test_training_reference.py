@@ -305,11 +305,13 @@ def test_eight_people_are_learnt_by_heart(
 )
 def test_every_trunk_trains(data: Path, tmp_path: Path, trunk: str) -> None:
     size = 64 if trunk.startswith("hourglass") else 32
-    config = tiny("joint", trunk=trunk, crop_size=size, batch_size=2, head_rate=1e-3,
+    # Of two samples, batch normalisation of an hourglass' single cell makes gradients explode.
+    count = 6 if trunk.startswith("hourglass") else 2
+    config = tiny("joint", trunk=trunk, crop_size=size, batch_size=count, head_rate=1e-3,
                   trunk_rate=1e-3)  # fmt: skip
     trainer = trainer_for(config, data, tmp_path / "run")
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    batch = trainer.data.batch(np.arange(2), None)
+    batch = trainer.data.batch(np.arange(count), None)
     trainer.data.batch = lambda *_: batch
     steps = [sum(trainer.step().values()) for _ in range(2)]
     assert steps[-1] < steps[0]

@@ -201,12 +201,11 @@ class WalkersPipeline:
             for person in self._photo.people
             if self._rng.random() < self._recall
         ]
-        boxes = torch.as_tensor(np.array(found, np.float32).reshape(-1, 4))
-        return [Detections(boxes, torch.full((len(found),), 0.9))]
+        return [Detections(np.array(found).reshape(-1, 4), np.full(len(found), 0.9))]
 
     def estimate(self, images, intrinsics, detections):
         (found,) = detections
-        boxes = found.boxes_xywh_px.double().numpy()
+        boxes = found.boxes_xywh_px
         return [
             [self._look(box, float(score)) for box, score in zip(boxes, found.scores, strict=True)]
         ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,8 +28,8 @@ class Ours:
 
     def __init__(self, pipeline: Pipeline, scene: Scene) -> None:
         self.pipeline, self._camera, self._message = pipeline, scene.camera, scene.message
-        boxes = torch.as_tensor(scene.boxes_xywh_px, dtype=torch.float32)
-        self._given = Detections(boxes, torch.ones(len(boxes)))
+        boxes = scene.boxes_xywh_px
+        self._given = Detections(boxes, np.ones(len(boxes)))
         self.people: Sequence[Person | None] = ()  # of the last call
         self._root_ms = _watch_root_net(pipeline.estimator)
 

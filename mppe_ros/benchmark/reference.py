@@ -34,8 +34,7 @@ class ReferenceWay:
         self._pose_net = weights.read_pose_net(pose_net).eval().to(device)
         self._crop = weights.find(files.weight_set).crop
         self._camera, self._device = camera_, device
-        boxes = torch.as_tensor(boxes_xywh_px, dtype=torch.float32)
-        self._boxes, _ = crops.process_boxes(boxes, camera_.width, camera_.height)
+        self._boxes, _ = crops.process_boxes(boxes_xywh_px, camera_.width, camera_.height)
         self.joints_px: list[FloatArray] = []  # of the last call, in the image
         self.root_z_mm: list[float] = []
 
@@ -51,7 +50,7 @@ class ReferenceWay:
             self._person(rgb, box, clock)
         return clock.ms
 
-    def _person(self, rgb: Rgb, box: torch.Tensor, clock: StageClock) -> None:
+    def _person(self, rgb: Rgb, box: FloatArray, clock: StageClock) -> None:
         size = self._crop.size
         x, y, side, _ = box.tolist()
         to_crop = np.array(
@@ -69,10 +68,8 @@ class ReferenceWay:
         cells = ((joints + mirrored) / 2).double().cpu().numpy()
         clock.lap("pose")
         camera_ = self._camera
-        k_mm = camera.k_value_mm(
-            torch.tensor([camera_.fx]), torch.tensor([camera_.fy]), box[None].cpu()
-        )
-        root_z = float(gamma[0].cpu() * k_mm[0])
+        k_mm = camera.k_value_mm(camera_.fx, camera_.fy, box[None])
+        root_z = float(gamma[0].cpu()) * float(k_mm[0])
         in_image = cells[:, :2] * HEATMAP_STRIDE * side / size + (x, y)
         root_px = root[0].double().cpu().numpy() * HEATMAP_STRIDE * side / size + (x, y)
         depth_mm = (cells[:, 2] / DEPTH_BINS * 2 - 1) * DEPTH_RANGE_MM + root_z

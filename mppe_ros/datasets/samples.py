@@ -13,7 +13,6 @@ from typing import ClassVar, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..crops import process_boxes
 from ..skeletons import Skeleton
@@ -234,6 +233,6 @@ def _usable(rows: Sequence[Row]) -> list[int]:
         by_size.setdefault((row.camera.width, row.camera.height), []).append(index)
     kept = []
     for (width, height), indices in by_size.items():
-        boxes = torch.from_numpy(np.array([rows[index].bbox_xywh_px for index in indices]))
+        boxes = np.array([rows[index].bbox_xywh_px for index in indices])
         kept += [indices[index] for index in process_boxes(boxes, width, height)[1].tolist()]
     return sorted(kept)

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -39,25 +41,22 @@ class FixedBoxes:
 
     They come back as they are: same order, neither clipped nor filtered.
 
-    :param boxes_xywh_px: for each image (N, 4), a tensor or nested sequences.
+    :param boxes_xywh_px: for each image (N, 4).
     :param scores: for each image (N,); all 1 if left out.
     :raises ValueError: boxes that are not (N, 4), or scores that do not fit them.
     """
 
     def __init__(
         self,
-        boxes_xywh_px: Sequence[torch.Tensor | Sequence[Sequence[float]]],
-        scores: Sequence[torch.Tensor | Sequence[float]] | None = None,
+        boxes_xywh_px: Sequence[npt.ArrayLike],
+        scores: Sequence[npt.ArrayLike] | None = None,
     ) -> None:
-        boxes = [_float_tensor(rows).reshape(-1, 4) for rows in boxes_xywh_px]
-        if scores is None:
-            scores = [torch.ones(len(rows)) for rows in boxes]
-        if list(map(len, scores)) != list(map(len, boxes)):
+        boxes = [np.asarray(rows, np.float64).reshape(-1, 4) for rows in boxes_xywh_px]
+        certain = [np.ones(len(rows)) for rows in boxes]
+        given = certain if scores is None else [np.asarray(row, np.float64) for row in scores]
+        if list(map(len, given)) != list(map(len, boxes)):
             raise ValueError("fixed boxes need one score per box of every image, or no scores")
-        self._detections = [
-            Detections(rows, _float_tensor(row_scores))
-            for rows, row_scores in zip(boxes, scores, strict=True)
-        ]
+        self._detections = list(map(Detections, boxes, given))
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[Detections]:
         """
@@ -67,14 +66,7 @@ class FixedBoxes:
             raise ValueError(
                 f"fixed boxes are for {len(self._detections)} images, got {len(images)}"
             )
-        return [
-            Detections(found.boxes_xywh_px.to(image.device), found.scores.to(image.device))
-            for image, found in zip(images, self._detections, strict=True)
-        ]
-
-
-def _float_tensor(values: torch.Tensor | Sequence[Any]) -> torch.Tensor:
-    return torch.as_tensor(values, dtype=torch.float32)
+        return self._detections
 
 
 class NetworkDetector(ABC):

@@ -112,10 +112,8 @@ class CenterPersons(NetworkDetector):
             heatmaps, distances = self.network(_network_input(batch, size))
         # So few numbers NumPy handles faster than torch.
         maps = zip(heatmaps.cpu().numpy(), distances.cpu().numpy(), strict=True)
-        found = (self._select(*decode_centers(*one), size, height, width) for one in maps)
         return [
-            Detections(*(torch.from_numpy(part).to(batch.device) for part in parts))
-            for parts in found
+            Detections(*self._select(*decode_centers(*one), size, height, width)) for one in maps
         ]
 
     def _select(
@@ -185,10 +183,10 @@ def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     if size[0] < batch.shape[1] and size[1] < batch.shape[2] and batch.device.type == "cpu":
         # OpenCV itself, which takes a fraction of the time.
-        return torch.stack([
-            torch.from_numpy(cv2.resize(image.numpy(), size[::-1], interpolation=cv2.INTER_AREA))
-            for image in batch
-        ])  # fmt: skip
+        resized = np.empty((len(batch), *size, 3), np.uint8)
+        for image, to in zip(batch.numpy(), resized, strict=True):
+            cv2.resize(image, size[::-1], dst=to, interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(resized)
     if size[0] * size[1] < batch.shape[1] * batch.shape[2]:
         return area_means(batch, size)
     channels_first = batch.permute(0, 3, 1, 2).float()

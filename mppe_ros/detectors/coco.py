@@ -256,7 +256,9 @@ def _detections(
     """From corners in image px; clips, and drops what has no area inside the image."""
     boxes = ops.clip_boxes_to_image(boxes_xyxy.float(), (height, width))
     kept = ops.remove_small_boxes(boxes, min_size=LEAST_SIDE_PX)
-    return Detections(ops.box_convert(boxes[kept], "xyxy", "xywh"), scores[kept].float())
+    table = torch.cat([ops.box_convert(boxes, "xyxy", "xywh"), scores[:, None].float()], 1)
+    rows = table[kept].cpu().numpy()  # one transfer from the device
+    return Detections(rows[:, :4], rows[:, 4])
 
 
 # Rows of the table by name.

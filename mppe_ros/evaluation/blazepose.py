@@ -45,28 +45,24 @@ class BlazePose:
         self, rgb: Rgb, intrinsics: Intrinsics, boxes_xywh_px: FloatArray
     ) -> list[Person | None]:
         """See `BoxMethod`."""
-        boxes = torch.as_tensor(boxes_xywh_px, dtype=torch.float32)
-        squares, kept = crops.process_boxes(boxes, intrinsics.width, intrinsics.height)
-        image_index = torch.zeros(len(squares), dtype=torch.long)
-        seen = crops.crop_people(
-            [torch.as_tensor(rgb)], squares, image_index, CROP_PX, antialias=True
-        )
-        people: list[Person | None] = [None] * len(boxes)
+        squares, kept = crops.process_boxes(boxes_xywh_px, intrinsics.width, intrinsics.height)
+        image = torch.as_tensor(rgb)
+        seen = crops.crop_people([image], squares, np.zeros_like(kept), CROP_PX, antialias=True)
+        people: list[Person | None] = [None] * len(boxes_xywh_px)
         for number, square, crop in zip(kept.tolist(), squares, seen, strict=True):
             pixels = crop.permute(1, 2, 0).byte().contiguous().numpy()
             people[number] = self._person(pixels, square, boxes_xywh_px[number], intrinsics)
         return people
 
     def _person(
-        self, crop: Rgb, square: torch.Tensor, bbox: FloatArray, intrinsics: Intrinsics
+        self, crop: Rgb, square: FloatArray, bbox: FloatArray, intrinsics: Intrinsics
     ) -> Person | None:
         found = self._network.process(crop)
         if found.pose_landmarks is None:
             return None
         in_crop = _coordinates(found.pose_landmarks) * CROP_PX
         # MediaPipe's coordinates have 0 at the edge of the first pixel, ours at its centre.
-        uv = torch.as_tensor(in_crop[:, :2] - 0.5, dtype=torch.float32)
-        pixels = crops.to_image(uv[None], square[None], CROP_PX)[0].double().numpy()
+        pixels = crops.to_image(in_crop[None, :, :2] - 0.5, square[None], CROP_PX)[0]
         metric_mm = 1000 * _coordinates(found.pose_world_landmarks)
         visibility = np.array([mark.visibility for mark in found.pose_landmarks.landmark])
         return _placed(pixels, metric_mm, visibility, bbox, intrinsics)

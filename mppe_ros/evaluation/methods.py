@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from .. import camera, crops
 from ..detectors import FixedBoxes
@@ -52,8 +51,8 @@ class OnGivenBoxes:
     ) -> list[Person | None]:
         """See `BoxMethod`."""
         # The scores carry the boxes' numbers: the pipeline leaves out boxes without area.
-        numbers = torch.arange(len(boxes_xywh_px))
-        self._pipeline.detector = FixedBoxes([torch.as_tensor(boxes_xywh_px)], [numbers])
+        numbers = np.arange(len(boxes_xywh_px))
+        self._pipeline.detector = FixedBoxes([boxes_xywh_px], [numbers])
         self._pipeline.options = replace(
             self._pipeline.options, detection_threshold=0.0, max_persons=len(boxes_xywh_px)
         )
@@ -63,11 +62,9 @@ class OnGivenBoxes:
 
 def k_values_mm(boxes_xywh_px: FloatArray, intrinsics: Intrinsics) -> FloatArray:
     """(N,) k of detected boxes (N, 4), mm; NaN for an empty one (paper, eq. 2)."""
-    boxes = torch.as_tensor(boxes_xywh_px, dtype=torch.float64)
-    processed, kept = crops.process_boxes(boxes, intrinsics.width, intrinsics.height)
-    fx, fy = (torch.tensor(f, dtype=torch.float64) for f in (intrinsics.fx, intrinsics.fy))
-    k_mm = np.full(len(boxes), np.nan)
-    k_mm[kept.numpy()] = camera.k_value_mm(fx, fy, processed).numpy()
+    processed, kept = crops.process_boxes(boxes_xywh_px, intrinsics.width, intrinsics.height)
+    k_mm = np.full(len(boxes_xywh_px), np.nan)
+    k_mm[kept] = camera.k_value_mm(intrinsics.fx, intrinsics.fy, processed)
     return k_mm
 
 

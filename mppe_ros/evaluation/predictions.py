@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from .. import camera
 from ..crops import ENLARGE
@@ -173,7 +172,7 @@ class Runner:
             given = [_as_given(found) for found in detections]
         else:
             given = [self._boxes(*one) for one in zip(images, cameras, strict=True)]
-            detections = [_as_detections(one) for one in given]
+            detections = [Detections(one.boxes_xywh_px, one.scores) for one in given]
         people = self._pipeline.estimate(pixels, cameras, detections)
         for image, lens, of_image, boxes in zip(images, cameras, people, given, strict=True):
             yield [
@@ -196,14 +195,9 @@ def _read_ahead(folder: Path, images: Sequence[str]) -> Iterator[tuple[str, Rgb]
             yield name, picture.result()
 
 
-def _as_detections(given: GivenBoxes) -> Detections:
-    boxes = torch.from_numpy(given.boxes_xywh_px).float()
-    return Detections(boxes, torch.from_numpy(given.scores))
-
-
 def _as_given(found: Detections) -> GivenBoxes:
-    scores = found.scores.cpu().double().numpy()
-    return GivenBoxes(found.boxes_xywh_px.cpu().double().numpy(), scores, [None] * len(scores))
+    boxes, scores = (np.asarray(v, np.float64) for v in (found.boxes_xywh_px, found.scores))
+    return GivenBoxes(boxes, scores, [None] * len(scores))
 
 
 def _prediction(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy.io import loadmat, savemat
 
 from ..crops import process_boxes
@@ -144,8 +143,7 @@ def _processed(dataset: Dataset, predictions: Sequence[Prediction]) -> list[Floa
     boxes = []
     for one in predictions:
         camera = dataset.cameras[by_image[one.image][0]]
-        box = torch.from_numpy(one.bbox_xywh_px[None])
-        boxes.append(process_boxes(box, camera.width, camera.height)[0][0].numpy())
+        boxes.append(process_boxes([one.bbox_xywh_px], camera.width, camera.height)[0][0])
     return boxes
 
 

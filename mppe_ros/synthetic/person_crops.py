@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .. import crops
@@ -261,9 +260,7 @@ def _noisy(
 
 def _processed(box: tuple[float, float, float, float], view: View) -> list[float] | None:
     """Make the box square and larger, exactly as at run time; None for an empty one."""
-    squares, _ = crops.process_boxes(
-        torch.tensor([box], dtype=torch.float64), view.width, view.height
-    )
+    squares, _ = crops.process_boxes([box], view.width, view.height)
     return squares[0].tolist() if len(squares) else None
 
 

@@ -109,12 +109,12 @@ class PeopleSource(Source):
 
 def _processed(dataset: Dataset) -> torch.Tensor:
     """(N, 4) boxes as the networks see them."""
-    boxes = torch.from_numpy(dataset.boxes_xywh_px).clone()
+    boxes = dataset.boxes_xywh_px.copy()
     sizes = np.array([(lens.width, lens.height) for lens in dataset.cameras])
     for width, height in np.unique(sizes, axis=0).tolist():
-        rows = torch.from_numpy((sizes == (width, height)).all(1).nonzero()[0])
+        rows = (sizes == (width, height)).all(1)
         boxes[rows] = process_boxes(boxes[rows], width, height)[0]
-    return boxes
+    return torch.from_numpy(boxes)
 
 
 class ChainedSource(Source):

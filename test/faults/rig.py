@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from node_host import Host
 from node_rig import FRAME_ID, Robot, make_image, make_info, stamp_of, wait_until
+from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -52,7 +53,7 @@ class Puppets:
         if "detect" in self.broken:
             return self.broken["detect"](images)
         found = [self.people if bool(image.any()) else 0 for image in images]
-        return [Detections(boxes(count), torch.full((count,), 0.9)) for count in found]
+        return [Detections(boxes(count), np.full(count, 0.9)) for count in found]
 
     def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
         if "estimate" in self.broken:
@@ -60,10 +61,9 @@ class Puppets:
         return crop_poses(len(crops))
 
 
-def boxes(count: int) -> torch.Tensor:
+def boxes(count: int) -> NDArray[np.float64]:
     """Side by side, so that they are different people."""
-    left = torch.arange(count) * 15.0
-    return torch.stack([left, torch.full((count,), 8.0), left * 0 + 14, left * 0 + 32], dim=1)
+    return np.array([[15.0 * i, 8, 14, 32] for i in range(count)]).reshape(-1, 4)
 
 
 def crop_poses(count: int, **changes: float) -> CropPoses:
