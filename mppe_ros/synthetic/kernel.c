@@ -108,7 +108,12 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
     /* Per vertex: x, y, z in the camera frame, then u, v in pixels. */
     float *seen = malloc(sizeof(float) * 5 * (size_t)vertices);
     if (!seen) return;
-    for (int v = 0; v < vertices; v++) {
+    int first = vertices, last = -1; /* the others belong to faces that are left out */
+    for (int i = 0; i < 3 * faces; i++) {
+        first = corners[i] < first ? corners[i] : first;
+        last = corners[i] > last ? corners[i] : last;
+    }
+    for (int v = first; v <= last; v++) {
         float *q = seen + 5 * v;
         to_camera(camera, world + 3 * v, q);
         float inverse = 1 / fmaxf(q[2], nearest);
@@ -154,7 +159,10 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
         for (int y = top; y <= bottom; y++) {
             float w0 = start[0], w1 = start[1], w2 = start[2];
             int entered = 0; /* a row enters and leaves a triangle once */
-            for (int x = left; x <= right; x++) {
+            /* Or never: what is negative and falls stays so. */
+            int never = (w0 < 0 && step_u[0] <= 0) || (w1 < 0 && step_u[1] <= 0) ||
+                        (w2 < 0 && step_u[2] <= 0);
+            for (int x = never ? right + 1 : left; x <= right; x++) {
                 if (w0 >= 0 && w1 >= 0 && w2 >= 0) {
                     entered = 1;
                     float near = w0 + w1 + w2; /* 1/z */
