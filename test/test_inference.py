@@ -282,13 +282,14 @@ def test_without_a_folder_to_write_to_networks_run_all_the_same(
 
 _LOAD_AND_LIST = """
 import sys
+import mppe_ros.cli
 from mppe_ros.pipeline import Pipeline
 Pipeline.load("open-s", device="cpu", backend="torch")
 print("torchvision" in sys.modules)
 """
 
 
-def test_the_default_set_does_without_torchvision_which_takes_seconds_to_import() -> None:
+def test_command_and_default_set_do_without_torchvision_which_takes_seconds_to_import() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _LOAD_AND_LIST], capture_output=True, text=True, check=False
     )

@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from ..checkpoints import CheckpointError
 from .config import Config, ConfigError, config_from, plain, read_config, to_yaml
 from .preparation import folded_state
-from .tasks import task_for
 
 Parameters = dict[str, torch.Tensor]
 
@@ -208,6 +207,8 @@ def export(snapshot: Snapshot, path: Path, precision: str = "fp16") -> None:
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(f"{broken[0]} has values that are no finite {precision} numbers")
+    from .tasks import task_for  # imports torchvision, which takes seconds
+
     metadata = snapshot.metadata() | task_for(snapshot.config).metadata()
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models
 
 from ..checkpoints import CheckpointError, load_into, read_state_dict
 from ..trunks import BlazePose, EfficientNetLite0, Trunk
@@ -137,16 +137,6 @@ def load_imagenet(trunk: EfficientNetLite0, path: Path) -> None:
     load_into(trunk, parameters, path)
 
 
-# As the reference release begins.
-_RESNET_WEIGHTS = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
-    "resnet152": models.ResNet152_Weights.IMAGENET1K_V1,
-}
-
-
 def load_imagenet_trunk(trunk: Trunk, name: str) -> None:
     """Give a trunk of the table ImageNet's parameters; stacked hourglasses have none.
 
@@ -154,8 +144,10 @@ def load_imagenet_trunk(trunk: Trunk, name: str) -> None:
     """
     if isinstance(trunk, EfficientNetLite0):
         load_imagenet(trunk, imagenet_file())
-    elif name in _RESNET_WEIGHTS:
-        weights = _RESNET_WEIGHTS[name]
+    elif name.startswith("resnet"):
+        from torchvision.models import get_model_weights  # takes seconds
+
+        weights: Any = get_model_weights(name)["IMAGENET1K_V1"]  # as the reference release begins
         try:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except (OSError, RuntimeError, EOFError, HTTPException) as error:
