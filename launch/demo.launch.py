@@ -23,7 +23,7 @@ ARGUMENTS = {
     "fov_deg": ("0.0", "its horizontal field of view, deg; the sample clip's is known"),
     "rviz": ("true", "false = without RViz"),
     "debug_image": ("true", "true: RViz shows the image with the people drawn in"),
-    "weights": ("", "weight set, see `mppe weights list`"),
+    "weights": ("", "weight set (`mppe weights list`) or folder of an exported one"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
 }
 _OF_THE_CAMERA = {"source": str, "fov_deg": float}

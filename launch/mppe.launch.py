@@ -25,7 +25,7 @@ ARGUMENTS = {
     "fixed_frame": ("", "RViz's Fixed Frame: the images' frame_id, or any that tf connects"),
     "debug_image": ("false", "true: RViz shows the image with the people drawn in"),
     "use_sim_time": ("", "true takes the time from /clock"),
-    "weights": ("", "weight set, see `mppe weights list`"),
+    "weights": ("", "weight set (`mppe weights list`) or folder of an exported one"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
 }
 

@@ -32,7 +32,7 @@ ARGUMENTS = {
     "rviz": ("false", "true starts an RViz for each camera"),
     "debug_image": ("false", "true: RViz shows the images with the people drawn in"),
     "use_sim_time": ("", "true takes the time from /clock"),
-    "weights": ("", "weight set, see `mppe weights list`"),
+    "weights": ("", "weight set (`mppe weights list`) or folder of an exported one"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
 }
 
