@@ -34,11 +34,16 @@ _ROOT = np.hstack([_ONE, _ZERO, _ONE, _ZERO])  # path + sway
 
 
 class Innovation(NamedTuple):
-    """Measurements seen from the prediction; any number of them, (...)."""
+    """Measurements seen from predictions: (...) as both broadcast."""
 
     residual_mm: FloatArray  # (..., 3)
     covariance_mm2: FloatArray  # (..., 3, 3) what the residual should scatter like
-    seen: FloatArray  # (..., 3, 12) what of the state is measured
+    seen: FloatArray  # (..., 3, 12) what of the state is measured; as the measurements
+
+    def of(self, prediction: int, measurement: int) -> Innovation:
+        """A single one of those of N predictions and M measurements."""
+        at = prediction, measurement
+        return Innovation(self.residual_mm[at], self.covariance_mm2[at], self.seen[measurement])
 
     @property
     def squared(self) -> FloatArray:

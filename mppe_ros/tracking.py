@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from . import camera
 from .boxes import BoxFromPose, box_iou
-from .kalman import FRESH_SHARE, Motion
+from .kalman import FRESH_SHARE, Innovation, Motion
 from .orientation import oriented
 from .skeletons import Skeleton
 from .smoothing import JointSmoother, SmoothingOptions
@@ -189,13 +189,13 @@ class Tracker:
         seen = _without_duplicates(seen)
         pairs = self._assign(seen, view)
         self.innovations = [
-            self._tracks[row].see(seen[column], self._now_s, view, smoothing)
-            for row, column in pairs.items()
+            self._tracks[row].see(seen[column], measured, self._now_s, view, smoothing)
+            for row, (column, measured) in pairs.items()
         ]
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(self._now_s, self._options)
-        matched = set(pairs.values())
+        matched = {column for column, _ in pairs.values()}
         newcomers = [one for i, one in enumerate(seen) if i not in matched and one.detected]
         # Numbered from left to right, whatever order they come in.
         for one in sorted(newcomers, key=lambda one: tuple(one.person.bbox_xywh_px)):
@@ -231,16 +231,19 @@ class Tracker:
         self._now_s += self._period_s
         return self._period_s
 
-    def _assign(self, seen: Sequence[Seen], view: _View) -> dict[int, int]:
-        """People by track, for the least total cost; both as positions in their lists."""
+    def _assign(self, seen: Sequence[Seen], view: _View) -> dict[int, tuple[int, Innovation]]:
+        """People by track, for the least total cost; both as positions in their lists. With the
+        person's root as the track sees it."""
         if not self._tracks or not seen:
             return {}
-        costs = _costs(self._tracks, [one.person for one in seen], view)
+        people = [one.person for one in seen]
+        innovations = _innovations(self._tracks, people, view)
+        costs = _costs(self._tracks, people, innovations, view)
         possible = costs <= _MAX_COST
         rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
         return {
-            int(row): int(column)
-            for row, column in zip(rows, columns, strict=True)
+            row: (column, innovations.of(row, column))
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
             if possible[row, column]
         }
 
@@ -270,7 +273,8 @@ class _Track:
         self._boxes = BoxFromPose()
         self._smoother = JointSmoother()
         self._born_s = self._seen_s = self._detected_s = now_s
-        position, self._covariance_mm2 = _root(seen.person, view)
+        position = view.to_tracks(seen.person.root_mm)
+        self._covariance_mm2 = view.turned_to_tracks(seen.person.root_covariance_mm2)
         self.motion = Motion.at(position, self._covariance_mm2, view.up)
         self._joint_score = float(seen.person.joint_scores.mean())
         self._keep(seen, view)
@@ -304,11 +308,20 @@ class _Track:
             now_s - self._detected_s,
         )
 
-    def see(self, seen: Seen, now_s: float, view: _View, smoothing: SmoothingOptions) -> float:
-        """Takes the image's person in; its root's normalised innovation squared."""
+    def see(
+        self,
+        seen: Seen,
+        innovation: Innovation,
+        now_s: float,
+        view: _View,
+        smoothing: SmoothingOptions,
+    ) -> float:
+        """Takes the image's person in; its root's normalised innovation squared.
+
+        :param innovation: the person's root against this track's prediction.
+        """
         person = seen.person
-        position, self._covariance_mm2 = _root(person, view)
-        innovation = self.motion.innovation(position, self._covariance_mm2)
+        self._covariance_mm2 = view.turned_to_tracks(person.root_covariance_mm2)
         self.motion = self.motion.corrected(innovation, _GATE)
         dt_s, self._seen_s = now_s - self._seen_s, now_s
         if seen.detected:
@@ -399,18 +412,27 @@ class _Track:
         )
 
 
-def _costs(tracks: Sequence[_Track], people: Sequence[Person], view: _View) -> FloatArray:
-    """(N, M) of each of the M people being each track's."""
-    roots, spreads = (
-        np.array(all_) for all_ in zip(*(_root(p, view) for p in people), strict=True)
-    )
+def _innovations(tracks: Sequence[_Track], people: Sequence[Person], view: _View) -> Innovation:
+    """(N, M) of each of the M people's roots against each of the N tracks."""
     motions = Motion(
         np.array([track.motion.mean for track in tracks])[:, None],
         np.array([track.motion.covariance for track in tracks])[:, None],
     )
-    innovations = motions.innovation(roots, spreads)
+    roots = view.to_tracks(np.array([person.root_mm for person in people]))
+    return motions.innovation(roots, _spreads(people, view))
+
+
+def _spreads(people: Sequence[Person], view: _View) -> FloatArray:
+    """(M, 3, 3) covariances of roots, in the tracks' frame."""
+    return view.turned_to_tracks(np.array([person.root_covariance_mm2 for person in people]))
+
+
+def _costs(
+    tracks: Sequence[_Track], people: Sequence[Person], innovations: Innovation, view: _View
+) -> FloatArray:
+    """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * spreads
+    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * _spreads(people, view)
     distances = innovations._replace(covariance_mm2=expected).squared
     joints = np.array([person.joints_mm - person.root_mm for person in people]) @ view.rotation.T
     were = np.array([track.raw_relative_mm for track in tracks])
@@ -426,11 +448,6 @@ def _costs(tracks: Sequence[_Track], people: Sequence[Person], view: _View) -> F
     # Of somebody out of sight the last pose and box say less.
     weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]
     return np.asarray(distances / _GATE + np.array(weights)[:, None] * (unlike + 1 - overlap))
-
-
-def _root(person: Person, view: _View) -> tuple[FloatArray, FloatArray]:
-    """Position and covariance in the tracks' frame."""
-    return view.to_tracks(person.root_mm), view.turned_to_tracks(person.root_covariance_mm2)
 
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:
