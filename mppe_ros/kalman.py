@@ -10,12 +10,16 @@ is known which way is up, people neither rise nor sink for long, and sway little
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .structures import FloatArray
+
+IntArray = npt.NDArray[np.intp]
 
 # Standard deviations along a horizontal and the vertical axis, and the time after which a process
 # has forgotten itself to 37 %: of generated people's pelvises (docs/tracking.md).
@@ -40,10 +44,10 @@ class Innovation(NamedTuple):
     covariance_mm2: FloatArray  # (..., 3, 3) what the residual should scatter like
     seen: FloatArray  # (..., 3, 12) what of the state is measured; as the measurements
 
-    def of(self, prediction: int, measurement: int) -> Innovation:
-        """A single one of those of N predictions and M measurements."""
-        at = prediction, measurement
-        return Innovation(self.residual_mm[at], self.covariance_mm2[at], self.seen[measurement])
+    def of(self, predictions: IntArray, measurements: IntArray) -> Innovation:
+        """(K,) pairs of those of N predictions and M measurements."""
+        at = predictions, measurements
+        return Innovation(self.residual_mm[at], self.covariance_mm2[at], self.seen[measurements])
 
     @property
     def squared(self) -> FloatArray:
@@ -57,8 +61,8 @@ class Innovation(NamedTuple):
 class Motion:
     """Where a root is and where it is going, mm and mm/s, in a frame that doesn't move.
 
-    Or those of several roots, (...), for `innovation`. The error is kept in standard deviations of
-    the measurement, which may change with it.
+    Or where several roots are, (...), which takes little longer than one. The error is kept in
+    standard deviations of the measurement, which may change with it.
     """
 
     mean: FloatArray  # (..., 12) path, velocity, sway, error
@@ -80,25 +84,35 @@ class Motion:
         anywhere = cls(np.concatenate([position_mm, np.zeros(9)]), covariance, up)
         return anywhere.corrected(anywhere.innovation(position_mm, covariance_mm2))
 
+    @classmethod
+    def stacked(cls, motions: Sequence[Motion], up: FloatArray | None = None) -> Motion:
+        """N single ones as one; at least one."""
+        means = np.array([motion.mean for motion in motions])
+        return cls(means, np.array([motion.covariance for motion in motions]), up)
+
+    def each(self) -> list[Motion]:
+        """The inverse."""
+        return [Motion(*one, self.up) for one in zip(self.mean, self.covariance, strict=True)]
+
     @property
     def position_mm(self) -> FloatArray:
-        """(3,) of the root, sway included."""
-        return self.mean[:3] + self.mean[6:9]
+        """(..., 3) of the root, sway included."""
+        return self.mean[..., :3] + self.mean[..., 6:9]
 
     @property
     def velocity_mm_s(self) -> FloatArray:
-        """(3,) of the path."""
-        return self.mean[3:6]
+        """(..., 3) of the path."""
+        return self.mean[..., 3:6]
 
     @property
     def position_covariance_mm2(self) -> FloatArray:
-        """(3, 3), without what lasts of the measurements' errors."""
+        """(..., 3, 3), without what lasts of the measurements' errors."""
         return _ROOT @ self.covariance @ _ROOT.T
 
     @property
     def velocity_covariance_mm2_s2(self) -> FloatArray:
-        """(3, 3)"""
-        return self.covariance[3:6, 3:6]
+        """(..., 3, 3)"""
+        return self.covariance[..., 3:6, 3:6]
 
     def predicted(self, dt_s: float) -> Motion:
         """The same ``dt_s`` later."""
@@ -117,7 +131,7 @@ class Motion:
         noise[6:9, 6:9] = (1 - sway_kept**2) * sway
         noise[9:, 9:] = (1 - error_kept**2) * _ONE
         return replace(
-            self, mean=moves @ self.mean, covariance=moves @ self.covariance @ moves.T + noise
+            self, mean=self.mean @ moves.T, covariance=moves @ self.covariance @ moves.T + noise
         )
 
     def innovation(self, position_mm: FloatArray, covariance_mm2: FloatArray) -> Innovation:
@@ -132,17 +146,22 @@ class Motion:
     def corrected(self, innovation: Innovation, gate: float = math.inf) -> Motion:
         """With a measured position taken in.
 
-        :param innovation: a single one of this prediction.
+        :param innovation: (...) as this.
         :param gate: of the normalised innovation squared; an outlier moves the estimate no more
             than a measurement at the gate's edge would.
         """
-        seen, excess = innovation.seen, max(1.0, float(innovation.squared) / gate)
-        gain = np.linalg.solve(excess * innovation.covariance_mm2, seen @ self.covariance).T
+        seen = innovation.seen
+        excess = np.maximum(1.0, innovation.squared / gate)[..., None, None]
+        gain = np.linalg.solve(
+            excess * innovation.covariance_mm2, seen @ self.covariance
+        ).swapaxes(-1, -2)
         # Joseph's form stays symmetric and positive definite.
         kept = np.eye(12) - gain @ seen
         noise = (excess - 1) * innovation.covariance_mm2
-        spread = kept @ self.covariance @ kept.T + gain @ noise @ gain.T
-        return replace(self, mean=self.mean + gain @ innovation.residual_mm, covariance=spread)
+        spread = kept @ self.covariance @ kept.swapaxes(-1, -2)
+        spread += gain @ noise @ gain.swapaxes(-1, -2)
+        step = (gain @ innovation.residual_mm[..., None])[..., 0]
+        return replace(self, mean=self.mean + step, covariance=spread)
 
 
 def _spreads(up: FloatArray | None) -> tuple[FloatArray, FloatArray]:

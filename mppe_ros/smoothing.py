@@ -7,7 +7,9 @@ the root, whose own place has a filter that knows its covariance (kalman.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,52 +36,64 @@ class SmoothingOptions:
     cutoff_slope_per_m: float = 3.0  # Hz per m/s ("beta"); higher = less late
 
 
-class JointSmoother:
-    """Smooths one person's joints from image to image."""
+class SmoothJoints(NamedTuple):
+    """People's joints as far as they are smoothed: (..., J, 3), seen from the root, along axes
+    that don't turn; NaN where a joint never had a place."""
 
-    def __init__(self) -> None:
-        self._joints_mm: FloatArray | None = None
-        self._raw_mm = self._velocity_mm_s = np.empty((0, 3))
+    joints_mm: FloatArray
+    raw_mm: FloatArray
+    velocity_mm_s: FloatArray
 
-    def __call__(
+    @classmethod
+    def start(cls, joints_mm: FloatArray) -> SmoothJoints:
+        """What is seen first is taken as it is."""
+        return cls(joints_mm, joints_mm, np.zeros_like(joints_mm))
+
+    def where_seen(self, joints_mm: FloatArray) -> FloatArray:
+        """(..., J, 3) smoothed; NaN where a joint has no place in the newest image's joints."""
+        return np.where(np.isfinite(joints_mm), self.joints_mm, joints_mm)
+
+    @classmethod
+    def stacked(cls, people: Sequence[SmoothJoints]) -> SmoothJoints:
+        """Several people as one, which takes little longer than one; at least one."""
+        return cls(*map(np.array, zip(*people, strict=True)))
+
+    def each(self) -> list[SmoothJoints]:
+        """The inverse."""
+        return [SmoothJoints(*one) for one in zip(*self, strict=True)]
+
+    def next(
         self,
         joints_mm: FloatArray,
         status: npt.NDArray[np.uint8],
-        dt_s: float,
+        dt_s: npt.ArrayLike,
         options: SmoothingOptions,
-    ) -> FloatArray:
-        """The joints of the next image.
+    ) -> SmoothJoints:
+        """With the joints of the next image; one that has no place there keeps its last.
 
-        :param joints_mm: (J, 3) seen from the root, along axes that don't turn; NaN stays NaN.
-        :param status: (J,) JointStatus; those that aren't OK count less.
-        :param dt_s: time since the last call, > 0.
-        :return: (J, 3)
+        :param joints_mm: (..., J, 3), NaN where invalid.
+        :param status: (..., J) JointStatus; those that aren't OK count less.
+        :param dt_s: (...) time since the last image, > 0.
         """
-        if self._joints_mm is None:
-            self._joints_mm = self._raw_mm = joints_mm.copy()
-            self._velocity_mm_s = np.zeros_like(joints_mm)
-            return joints_mm
+        wait_s = np.asarray(dt_s, np.float64)[..., None]
+        known = np.isfinite(joints_mm)
         # A joint without a place so far starts where it is.
         last_mm, last_raw_mm = (
-            np.where(np.isfinite(last), last, joints_mm)
-            for last in (self._joints_mm, self._raw_mm)
+            np.where(np.isfinite(last), last, joints_mm) for last in (self.joints_mm, self.raw_mm)
         )
-        weight = max(float(_weight(_SPEED_CUTOFF_HZ, dt_s)), _MIN_SPEED_WEIGHT)
-        change = (joints_mm - last_raw_mm) / dt_s - self._velocity_mm_s
-        velocity = self._velocity_mm_s + weight * np.nan_to_num(change)
-        speed = np.linalg.norm(velocity, axis=1)
+        weight = np.maximum(_weight(_SPEED_CUTOFF_HZ, wait_s), _MIN_SPEED_WEIGHT)[..., None]
+        change = (joints_mm - last_raw_mm) / wait_s[..., None] - self.velocity_mm_s
+        velocity = self.velocity_mm_s + weight * np.where(np.isfinite(change), change, 0)
+        speed = np.sqrt((velocity * velocity).sum(-1))
         cutoff = options.min_cutoff_hz + options.cutoff_slope_per_m * speed / 1000
-        weights = np.maximum(_weight(cutoff, dt_s), 0.5 * np.minimum(speed / FAST_MM_S, 1))
+        weights = np.maximum(_weight(cutoff, wait_s), 0.5 * np.minimum(speed / FAST_MM_S, 1))
         weights = np.where(status == JointStatus.OK, weights, weights * _DOUBTFUL_WEIGHT)
-        smooth = last_mm + weights[:, None] * (joints_mm - last_mm)
-        known = np.isfinite(joints_mm)
-        # One that has none now keeps its last.
-        self._joints_mm = np.where(known, smooth, last_mm)
-        self._raw_mm = np.where(known, joints_mm, last_raw_mm)
-        self._velocity_mm_s = velocity
-        return smooth
+        smooth = last_mm + weights[..., None] * (joints_mm - last_mm)
+        return SmoothJoints(
+            np.where(known, smooth, last_mm), np.where(known, joints_mm, last_raw_mm), velocity
+        )
 
 
-def _weight(cutoff_hz: float | FloatArray, dt_s: float) -> float | FloatArray:
+def _weight(cutoff_hz: float | FloatArray, dt_s: FloatArray) -> FloatArray:
     """Of the newest value, in a low-pass filter of first order."""
-    return 1 / (1 + 1 / (2 * math.pi * dt_s * cutoff_hz))
+    return np.asarray(1 / (1 + 1 / (2 * math.pi * dt_s * cutoff_hz)))

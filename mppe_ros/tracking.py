@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from .boxes import BoxFromPose, box_iou
 from .kalman import FRESH_SHARE, Innovation, Motion
 from .orientation import oriented
 from .skeletons import Skeleton
-from .smoothing import JointSmoother, SmoothingOptions
+from .smoothing import SmoothingOptions, SmoothJoints
 from .structures import (
     FloatArray,
     Intrinsics,
@@ -101,10 +102,10 @@ class _View(NamedTuple):
         return camera.project(points, self.intrinsics)
 
     def pixels(self, points_mm: FloatArray, otherwise_px: FloatArray) -> FloatArray:
-        """(N, 2) pixels of points in the camera frame; the others' where they have none."""
+        """(..., 2) pixels of points in the camera frame; the others' where they have none."""
         pixels = camera.project(points_mm, self.intrinsics)
-        known = np.isfinite(pixels).all(axis=1) & (points_mm[:, 2] > 1.0)
-        return np.where(known[:, None], pixels, otherwise_px)
+        known = np.isfinite(pixels).all(axis=-1) & (points_mm[..., 2] > 1.0)
+        return np.where(known[..., None], pixels, otherwise_px)
 
     def turned_to_tracks(self, covariance: FloatArray) -> FloatArray:
         return self.rotation @ covariance @ self.rotation.T
@@ -171,8 +172,7 @@ class Tracker:
         upright = -matrix[2, 1] > _UPRIGHT
         up = np.array([0.0, 0.0, 1.0]) if upright else None
         self._view = _View(intrinsics, matrix[:3, :3], matrix[:3, 3] * 1000, up)
-        for track in self._tracks:
-            track.predict(dt_s, self._view)
+        self._move(dt_s, self._view)
         return [track.expected(self._now_s) for track in self._tracks]
 
     def update(
@@ -186,19 +186,15 @@ class Tracker:
         """
         view, smoothing = self._view, smoothing or SmoothingOptions()
         assert view is not None, "predict comes first"
-        seen = _without_duplicates(seen)
-        pairs = self._assign(seen, view)
-        self.innovations = [
-            self._tracks[row].see(seen[column], measured, self._now_s, view, smoothing)
-            for row, (column, measured) in pairs.items()
-        ]
+        looks = _looks(_without_duplicates(seen), view)
+        pairs = self._see(looks, view, smoothing)
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(self._now_s, self._options)
-        matched = {column for column, _ in pairs.values()}
-        newcomers = [one for i, one in enumerate(seen) if i not in matched and one.detected]
+        matched = set(pairs.values())
+        newcomers = [one for i, one in enumerate(looks) if i not in matched and one.seen.detected]
         # Numbered from left to right, whatever order they come in.
-        for one in sorted(newcomers, key=lambda one: tuple(one.person.bbox_xywh_px)):
+        for one in sorted(newcomers, key=lambda one: tuple(one.seen.person.bbox_xywh_px)):
             self._tracks.append(_Track(next(self._ids), one, self._now_s, view))
         for track in self._tracks:
             track.settle(self._options)
@@ -231,72 +227,154 @@ class Tracker:
         self._now_s += self._period_s
         return self._period_s
 
-    def _assign(self, seen: Sequence[Seen], view: _View) -> dict[int, tuple[int, Innovation]]:
-        """People by track, for the least total cost; both as positions in their lists. With the
-        person's root as the track sees it."""
-        if not self._tracks or not seen:
+    # What follows computes for all at once: of a few people NumPy takes as long as of one.
+
+    def _move(self, dt_s: float, view: _View) -> None:
+        """All tracks to where they should be now."""
+        tracks = self._tracks
+        if not tracks:
+            return
+        motions = Motion.stacked([track.motion for track in tracks], view.up).predicted(dt_s)
+        moved = motions.position_mm - np.array([track.anchor_mm for track in tracks])
+        joints = np.array([track.joints_mm for track in tracks]) + moved[:, None]
+        for track, *state in zip(tracks, motions.each(), view.project(joints), strict=True):
+            track.expect(*state)
+
+    def _see(
+        self, looks: Sequence[_Look], view: _View, smoothing: SmoothingOptions
+    ) -> dict[int, int]:
+        """Assigns people to tracks, for the least total cost, and takes them in.
+
+        :return: people by track, both as positions in their lists.
+        """
+        self.innovations = []
+        if not self._tracks or not looks:
             return {}
-        people = [one.person for one in seen]
-        innovations = _innovations(self._tracks, people, view)
-        costs = _costs(self._tracks, people, innovations, view)
+        innovations = _innovations(self._tracks, looks)
+        costs = _costs(self._tracks, looks, innovations)
         possible = costs <= _MAX_COST
         rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
-        return {
-            row: (column, innovations.of(row, column))
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-            if possible[row, column]
-        }
+        likely = possible[rows, columns]
+        rows, columns = rows[likely], columns[likely]
+        if len(rows):
+            assigned = innovations.of(rows, columns)
+            self.innovations = assigned.squared.tolist()
+            tracks, looks = [self._tracks[i] for i in rows], [looks[i] for i in columns]
+            motions = Motion.stacked([track.motion for track in tracks], view.up)
+            smooth = SmoothJoints.stacked([track.smooth for track in tracks]).next(
+                np.array([look.relative_mm for look in looks]),
+                np.array([look.seen.person.joint_status for look in looks]),
+                [self._now_s - track.seen_s for track in tracks],
+                smoothing,
+            )
+            corrected = motions.corrected(assigned, _GATE)
+            for track, *news in zip(tracks, looks, corrected.each(), smooth.each(), strict=True):
+                track.see(*news, self._now_s, view)
+        return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def _people(self, view: _View, smoothing: SmoothingOptions) -> list[Person]:
         """As published for this image; whose joints were moved is oriented anew."""
-        people = [
-            track.person(view, self._now_s, smoothing, self._clock_runs) for track in self._tracks
+        tracks, now_s = self._tracks, self._now_s
+        if not tracks:
+            return []
+        people = [one.seen if one.seen_s == now_s else one.predicted(view) for one in tracks]
+        motions = Motion.stacked([track.motion for track in tracks])
+        # What successive errors have in common no filter takes away.
+        lasting = (1 - FRESH_SHARE) * np.array([track.covariance_mm2 for track in tracks])
+        covariances = view.turned_to_camera(motions.position_covariance_mm2 + lasting)
+        roots = view.to_camera(motions.position_mm)
+        roots_px = view.pixels(roots, np.array([person.root_px for person in people]))
+        relative = np.array([track.relative_mm for track in tracks])
+        if smoothing.enabled:
+            relative = SmoothJoints.stacked([one.smooth for one in tracks]).where_seen(relative)
+        joints = roots[:, None] + relative @ view.rotation
+        joints_px = view.pixels(joints, np.array([person.joints_px for person in people]))
+        moved = [smoothing.enabled or track.seen_s != now_s for track in tracks]
+        for i in np.flatnonzero(moved):
+            people[i] = replace(
+                people[i],
+                root_mm=roots[i],
+                root_covariance_mm2=covariances[i],
+                root_px=roots_px[i],
+                joints_mm=joints[i],
+                joints_px=joints_px[i],
+            )
+        anew = iter(oriented([*compress(people, moved)], self._skeleton, self._root_error))
+        return [
+            replace(next(anew) if is_moved else person, tracking=tracking)
+            for person, is_moved, tracking in zip(
+                people, moved, self._tracking(motions, view), strict=True
+            )
         ]
-        moved = [
-            i
-            for i, (track, person) in enumerate(zip(self._tracks, people, strict=True))
-            if person.joints_mm is not track.seen.joints_mm
-        ]
-        oriented_anew = oriented([people[i] for i in moved], self._skeleton, self._root_error)
-        for i, person in zip(moved, oriented_anew, strict=True):
-            people[i] = person
-        return people
+
+    def _tracking(self, motions: Motion, view: _View) -> Iterator[Tracking]:
+        """Of all tracks."""
+        spreads = motions.velocity_covariance_mm2_s2
+        known = np.linalg.eigvalsh(spreads)[:, -1] <= _MAX_VELOCITY_ERROR_MM_S**2
+        known &= self._clock_runs
+        velocities = motions.velocity_mm_s @ view.rotation
+        spreads = view.turned_to_camera(spreads)
+        for track, is_known, velocity, spread in zip(
+            self._tracks, known, velocities, spreads, strict=True
+        ):
+            told = is_known and track.state in (TrackState.TRACKED, TrackState.COASTING)
+            yield Tracking(
+                track.track_id,
+                track.state,
+                self._now_s - track.detected_s,
+                velocity if told else None,
+                spread if told else None,
+            )
+
+
+class _Look(NamedTuple):
+    """A person of the image at hand, in the tracks' frame."""
+
+    seen: Seen
+    root_mm: FloatArray  # (3,)
+    covariance_mm2: FloatArray  # (3, 3) of the root
+    joints_mm: FloatArray  # (J, 3)
+    relative_mm: FloatArray  # (J, 3) as seen from the root
+
+
+def _looks(seen: Sequence[Seen], view: _View) -> list[_Look]:
+    if not seen:
+        return []
+    people = [one.person for one in seen]
+    roots = view.to_tracks(np.array([person.root_mm for person in people]))
+    spreads = view.turned_to_tracks(np.array([person.root_covariance_mm2 for person in people]))
+    joints = view.to_tracks(np.array([person.joints_mm for person in people]))
+    return list(map(_Look, seen, roots, spreads, joints, joints - roots[:, None]))
 
 
 class _Track:
     """One person over time."""
 
-    def __init__(self, track_id: int, seen: Seen, now_s: float, view: _View) -> None:
+    def __init__(self, track_id: int, look: _Look, now_s: float, view: _View) -> None:
         self.track_id = track_id
         self.state = TrackState.TENTATIVE
         self.hits = 1  # by DetectNet
-        self._boxes = BoxFromPose()
-        self._smoother = JointSmoother()
-        self._born_s = self._seen_s = self._detected_s = now_s
-        position = view.to_tracks(seen.person.root_mm)
-        self._covariance_mm2 = view.turned_to_tracks(seen.person.root_covariance_mm2)
-        self.motion = Motion.at(position, self._covariance_mm2, view.up)
-        self._joint_score = float(seen.person.joint_scores.mean())
-        self._keep(seen, view)
+        self.seen_s = self.detected_s = now_s
+        self.motion = Motion.at(look.root_mm, look.covariance_mm2, view.up)
         # The filter starts with what it sees, whatever its options are.
-        self._relative_mm = self._smoother(
-            self.raw_relative_mm, seen.person.joint_status, 1.0, SmoothingOptions()
-        )
+        self.smooth = SmoothJoints.start(look.relative_mm)
+        self._boxes = BoxFromPose()
+        self._joint_score = float(look.seen.person.joint_scores.mean())
+        self._keep(look, view)
 
-    def _keep(self, seen: Seen, view: _View) -> None:
-        person = seen.person
-        self.seen = person
-        self._joints_mm = view.to_tracks(person.joints_mm)
-        self.raw_relative_mm = self._joints_mm - view.to_tracks(person.root_mm)
-        self._anchor_mm = self.motion.position_mm
-        self.box = person.bbox_xywh_px
-        if seen.detected:
+    def _keep(self, look: _Look, view: _View) -> None:
+        person = look.seen.person
+        self.seen, self.box = person, person.bbox_xywh_px
+        self.covariance_mm2 = look.covariance_mm2
+        self.joints_mm, self.relative_mm = look.joints_mm, look.relative_mm  # unsmoothed
+        self.anchor_mm = self.motion.position_mm
+        if look.seen.detected:
             self._boxes.learn(person.bbox_xywh_px, person.joints_px, view.intrinsics)
 
-    def predict(self, dt_s: float, view: _View) -> None:
-        self.motion = self.motion.predicted(dt_s)
-        self._joints_px = view.project(self._joints_mm + self._moved_mm)
-        self.box = self._boxes(self._joints_px)
+    def expect(self, motion: Motion, joints_px: FloatArray) -> None:
+        """Takes in where the person should be now."""
+        self.motion, self._joints_px = motion, joints_px
+        self.box = self._boxes(joints_px)
 
     def expected(self, now_s: float) -> Expected:
         return Expected(
@@ -305,37 +383,26 @@ class _Track:
             self.seen.score,
             self.state,
             self._joint_score,
-            now_s - self._detected_s,
+            now_s - self.detected_s,
         )
 
     def see(
-        self,
-        seen: Seen,
-        innovation: Innovation,
-        now_s: float,
-        view: _View,
-        smoothing: SmoothingOptions,
-    ) -> float:
-        """Takes the image's person in; its root's normalised innovation squared.
+        self, look: _Look, motion: Motion, smooth: SmoothJoints, now_s: float, view: _View
+    ) -> None:
+        """Takes the image's person in.
 
-        :param innovation: the person's root against this track's prediction.
+        :param motion, smooth: with it.
         """
-        person = seen.person
-        self._covariance_mm2 = view.turned_to_tracks(person.root_covariance_mm2)
-        self.motion = self.motion.corrected(innovation, _GATE)
-        dt_s, self._seen_s = now_s - self._seen_s, now_s
-        if seen.detected:
-            self.hits, self._detected_s = self.hits + 1, now_s
-        self._joint_score += 0.2 * (float(person.joint_scores.mean()) - self._joint_score)
-        self._keep(seen, view)
-        self._relative_mm = self._smoother(
-            self.raw_relative_mm, person.joint_status, dt_s, smoothing
-        )
+        self.motion, self.smooth, self.seen_s = motion, smooth, now_s
+        if look.seen.detected:
+            self.hits, self.detected_s = self.hits + 1, now_s
+        score = float(look.seen.person.joint_scores.mean())
+        self._joint_score += 0.2 * (score - self._joint_score)
+        self._keep(look, view)
         self.state = TrackState.TRACKED
-        return float(innovation.squared)
 
     def miss(self, now_s: float, options: TrackingOptions) -> None:
-        unseen_s = now_s - self._seen_s
+        unseen_s = now_s - self.seen_s
         lost = self.state == TrackState.TENTATIVE or unseen_s > options.max_coasting_s
         self.state = TrackState.LOST if lost else TrackState.COASTING
 
@@ -350,38 +417,7 @@ class _Track:
         """As last seen."""
         return replace(self.seen, tracking=Tracking(self.track_id, state, 0.0))
 
-    def person(
-        self, view: _View, now_s: float, smoothing: SmoothingOptions, clock_runs: bool
-    ) -> Person:
-        """As published for this image."""
-        person = self.seen
-        visible = self._seen_s == now_s
-        if not visible:
-            person = self._predicted(view)
-        if smoothing.enabled or not visible:
-            # What successive errors have in common no filter takes away.
-            covariance = (
-                self.motion.position_covariance_mm2 + (1 - FRESH_SHARE) * self._covariance_mm2
-            )
-            root = view.to_camera(self.motion.position_mm)
-            relative = self._relative_mm if smoothing.enabled else self.raw_relative_mm
-            joints = root + relative @ view.rotation
-            person = replace(
-                person,
-                root_mm=root,
-                root_covariance_mm2=view.turned_to_camera(covariance),
-                root_px=view.pixels(root[None], person.root_px[None])[0],
-                joints_mm=joints,
-                joints_px=view.pixels(joints, person.joints_px),
-            )
-        return replace(person, tracking=self._tracking(view, now_s, clock_runs))
-
-    @property
-    def _moved_mm(self) -> FloatArray:
-        """How far the root should have come since it was last seen."""
-        return self.motion.position_mm - self._anchor_mm
-
-    def _predicted(self, view: _View) -> Person:
+    def predicted(self, view: _View) -> Person:
         """Nobody sees these joints."""
         pixels = self._joints_px
         root_px = view.project(self.motion.position_mm)
@@ -399,43 +435,28 @@ class _Track:
             joint_status=np.where(valid, status, JointStatus.INVALID).astype(np.uint8),
         )
 
-    def _tracking(self, view: _View, now_s: float, clock_runs: bool) -> Tracking:
-        spread = self.motion.velocity_covariance_mm2_s2
-        known = clock_runs and self.state in (TrackState.TRACKED, TrackState.COASTING)
-        known &= float(np.linalg.eigvalsh(spread)[-1]) <= _MAX_VELOCITY_ERROR_MM_S**2
-        return Tracking(
-            self.track_id,
-            self.state,
-            now_s - self._detected_s,
-            self.motion.velocity_mm_s @ view.rotation if known else None,
-            view.turned_to_camera(spread) if known else None,
-        )
 
-
-def _innovations(tracks: Sequence[_Track], people: Sequence[Person], view: _View) -> Innovation:
+def _innovations(tracks: Sequence[_Track], looks: Sequence[_Look]) -> Innovation:
     """(N, M) of each of the M people's roots against each of the N tracks."""
-    motions = Motion(
-        np.array([track.motion.mean for track in tracks])[:, None],
-        np.array([track.motion.covariance for track in tracks])[:, None],
+    motions = Motion.stacked([track.motion for track in tracks])
+    return Motion(motions.mean[:, None], motions.covariance[:, None]).innovation(
+        np.array([look.root_mm for look in looks]), _spreads(looks)
     )
-    roots = view.to_tracks(np.array([person.root_mm for person in people]))
-    return motions.innovation(roots, _spreads(people, view))
 
 
-def _spreads(people: Sequence[Person], view: _View) -> FloatArray:
-    """(M, 3, 3) covariances of roots, in the tracks' frame."""
-    return view.turned_to_tracks(np.array([person.root_covariance_mm2 for person in people]))
+def _spreads(looks: Sequence[_Look]) -> FloatArray:
+    return np.array([look.covariance_mm2 for look in looks])
 
 
 def _costs(
-    tracks: Sequence[_Track], people: Sequence[Person], innovations: Innovation, view: _View
+    tracks: Sequence[_Track], looks: Sequence[_Look], innovations: Innovation
 ) -> FloatArray:
     """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * _spreads(people, view)
+    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * _spreads(looks)
     distances = innovations._replace(covariance_mm2=expected).squared
-    joints = np.array([person.joints_mm - person.root_mm for person in people]) @ view.rotation.T
-    were = np.array([track.raw_relative_mm for track in tracks])
+    joints = np.array([look.relative_mm for look in looks])
+    were = np.array([track.relative_mm for track in tracks])
     apart = np.linalg.norm(joints - were[:, None], axis=-1)  # (N, M, J)
     known = np.isfinite(apart)
     count = known.sum(-1)
@@ -443,7 +464,7 @@ def _costs(
     unlike = np.where(count > 0, np.minimum(apart / _JOINT_SCALE_MM, 1.0), 1.0)
     overlap = box_iou(
         np.array([track.box for track in tracks]),
-        np.array([person.bbox_xywh_px for person in people]),
+        np.array([look.seen.person.bbox_xywh_px for look in looks]),
     )
     # Of somebody out of sight the last pose and box say less.
     weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]

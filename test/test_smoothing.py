@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mppe_ros.smoothing import FAST_MM_S, JointSmoother, SmoothingOptions
+from mppe_ros.smoothing import FAST_MM_S, SmoothingOptions, SmoothJoints
 from mppe_ros.structures import JointStatus
 
 JOINTS = 21
@@ -15,8 +15,12 @@ OK = np.full(JOINTS, JointStatus.OK, np.uint8)
 
 def smooth(film, dt_s, options=DEFAULT, status=OK):
     """(T, J, 3) raw to (T, J, 3) smoothed."""
-    smoother = JointSmoother()
-    return np.stack([smoother(joints, status, dt_s, options) for joints in film])
+    state = SmoothJoints.start(film[0])
+    result = [film[0]]
+    for joints in film[1:]:
+        state = state.next(joints, status, dt_s, options)
+        result.append(state.where_seen(joints))
+    return np.stack(result)
 
 
 def rest(frames, noise_mm, seed=0):
