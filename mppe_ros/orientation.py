@@ -63,7 +63,7 @@ def root_orientations(
     known = np.isfinite(axes[:, 0, 0])
     orientations = np.full((len(axes), 4), np.nan)
     for i in known.nonzero()[0]:
-        orientations[i] = np.roll(mat2quat(axes[i]), -1)
+        orientations[i, [3, 0, 1, 2]] = mat2quat(axes[i])
     in_body = np.diag([error.tilt_rad**2, error.tilt_rad**2, error.heading_rad**2])
     return orientations, axes @ in_body @ axes.swapaxes(1, 2)
 
