@@ -18,7 +18,9 @@ import torch
 from click.testing import CliRunner
 
 from mppe_ros.benchmark import timing
+from mppe_ros.benchmark.networks import REFERENCE
 from mppe_ros.benchmark.report import HEADLINES
+from mppe_ros.benchmark.run import Comparison, Options
 from mppe_ros.benchmark.scene import Scene
 from mppe_ros.benchmark.timing import TOTAL, PeakMemory, ratio, resident_mb, summary, take_turns
 from mppe_ros.cli import main
@@ -75,6 +77,22 @@ def test_the_peak_of_memory_is_of_what_came_after() -> None:
     if used is None or peak is None:
         return
     assert peak >= used > 200
+
+
+@pytest.mark.slow
+def test_the_pipeline_says_what_the_reference_way_says(tmp_path: Path) -> None:
+    """With random networks of the paper's kind: 0.1 px, 0.1 % of the distance."""
+    options = Options(
+        [REFERENCE], ["fp32"], [4], [(640, 480)], "cpu", "torch", rounds=1, blazepose=False
+    )
+    comparison = Comparison(options, tmp_path)
+    assert comparison.reference is not None
+    comparison.reference(comparison.scene.rgb)
+    for ours in comparison.ours.values():
+        ours()
+    found = comparison.differences()[f"{REFERENCE} fp32"]
+    assert found["people"] == 4
+    assert found["joints_px"] < 0.1 and found["depth_percent"] < 0.1
 
 
 def test_a_scene_has_its_size_and_people_inside() -> None:

@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import detection as zoo
 
-from .. import weights
+from .. import crops, weights
 from ..checkpoints import CheckpointError, read_state_dict
 from ..detectors import DETECTORS
 from ..networks import PoseNet, RootNet
 from ..pipeline import Pipeline
 from ..skeletons import MUCO_21
+from .scene import Scene
 
 REFERENCE = "3dmppe"
+
+_GAMMA_SPREAD = 0.1  # of a random RootNet
 
 
 @dataclass(frozen=True)
@@ -65,24 +69,38 @@ def _random(folder: Path) -> Files:
     paths = folder / "root.safetensors", folder / "pose.safetensors"
     if not paths[1].is_file():  # made before
         torch.manual_seed(0)
-        crops = 60 * torch.randn(4, 3, 256, 256)
+        seen = _crops()
         for path, network in zip(paths, (RootNet(), PoseNet(MUCO_21)), strict=True):
-            _settle(network, crops)
+            _settle(network, seen)
             _save(network.state_dict(), path)
     return Files(f"{paths[0]},{paths[1]}", "maskrcnn_r50_fpn", _detector_file(folder), random=True)
 
 
-def _settle(network: nn.Module, crops: torch.Tensor) -> None:
+def _crops() -> torch.Tensor:
+    """What the networks will see, (4, 3, 256, 256)."""
+    scene, spec = Scene.make(640, 480, people=4), weights.find(REFERENCE).crop
+    camera = scene.camera
+    squares, kept = crops.process_boxes(scene.boxes_xywh_px, camera.width, camera.height)
+    image = torch.from_numpy(scene.rgb)
+    return spec.normalise(
+        crops.crop_people([image], squares, np.zeros_like(kept), spec.size).float()
+    )
+
+
+@torch.no_grad()
+def _settle(network: nn.Module, seen: torch.Tensor) -> None:
     """Batch normalisations get statistics: without, numbers grow through the layers."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
-    with torch.no_grad():
-        network.train()(crops)
+    network.train()(seen)
     if isinstance(network, RootNet):
-        # Near one, as of people.
-        nn.init.normal_(network.root.depth_layer.weight, std=1e-3)
-        nn.init.constant_(network.get_parameter("root.depth_layer.bias"), 1.0)
+        # Near one, as of people, who would be behind the camera else.
+        weight = network.get_parameter("root.depth_layer.weight")
+        nn.init.zeros_(network.get_parameter("root.depth_layer.bias"))
+        _, gamma = network.eval()(seen)
+        weight.mul_(_GAMMA_SPREAD / gamma.abs().max())
+        nn.init.ones_(network.get_parameter("root.depth_layer.bias"))
 
 
 def _detector_file(folder: Path) -> Path | None:

@@ -176,7 +176,7 @@ class Comparison:
             found[name] = {
                 "people": len(pairs),
                 "joints_px": max(float(np.abs(p.joints_px - px).max()) for p, px, _ in pairs),
-                "depth_percent": max(100 * abs(p.root_mm[2] / z - 1) for p, _, z in pairs),
+                "depth_percent": max(float(100 * abs(p.root_mm[2] / z - 1)) for p, _, z in pairs),
             }
         return found
 
