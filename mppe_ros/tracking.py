@@ -250,8 +250,9 @@ class Tracker:
         self.innovations = []
         if not self._tracks or not looks:
             return {}
-        innovations = _innovations(self._tracks, looks)
-        costs = _costs(self._tracks, looks, innovations)
+        spreads = np.array([look.covariance_mm2 for look in looks])
+        innovations = _innovations(self._tracks, looks, spreads)
+        costs = _costs(self._tracks, looks, innovations, spreads)
         possible = costs <= _MAX_COST
         rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
         likely = possible[rows, columns]
@@ -436,24 +437,28 @@ class _Track:
         )
 
 
-def _innovations(tracks: Sequence[_Track], looks: Sequence[_Look]) -> Innovation:
-    """(N, M) of each of the M people's roots against each of the N tracks."""
+def _innovations(
+    tracks: Sequence[_Track], looks: Sequence[_Look], spreads: FloatArray
+) -> Innovation:
+    """(N, M) of each of the M people's roots against each of the N tracks.
+
+    :param spreads: (M, 3, 3) the roots' covariances.
+    """
     motions = Motion.stacked([track.motion for track in tracks])
     return Motion(motions.mean[:, None], motions.covariance[:, None]).innovation(
-        np.array([look.root_mm for look in looks]), _spreads(looks)
+        np.array([look.root_mm for look in looks]), spreads
     )
 
 
-def _spreads(looks: Sequence[_Look]) -> FloatArray:
-    return np.array([look.covariance_mm2 for look in looks])
-
-
 def _costs(
-    tracks: Sequence[_Track], looks: Sequence[_Look], innovations: Innovation
+    tracks: Sequence[_Track],
+    looks: Sequence[_Look],
+    innovations: Innovation,
+    spreads: FloatArray,
 ) -> FloatArray:
     """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * _spreads(looks)
+    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * spreads
     distances = innovations._replace(covariance_mm2=expected).squared
     joints = np.array([look.relative_mm for look in looks])
     were = np.array([track.relative_mm for track in tracks])
