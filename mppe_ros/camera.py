@@ -225,6 +225,18 @@ def _radial_profile(model: str, coefficients: tuple[float, ...]) -> tuple[FloatA
     return ends[:count], radii[:count]
 
 
+def ray_axes(points_mm: FloatArray) -> FloatArray:
+    """The viewing ray of each point and two axes across it, the first of them level.
+
+    :param points_mm: (..., 3) camera frame.
+    :return: (..., 3, 3) rows of length 1: along the ray, to the right, down.
+    """
+    along = points_mm / np.maximum(np.linalg.norm(points_mm, axis=-1, keepdims=True), 1e-9)
+    level = np.stack([along[..., 2], np.zeros_like(along[..., 0]), -along[..., 0]], axis=-1)
+    level /= np.maximum(np.linalg.norm(level, axis=-1, keepdims=True), 1e-9)
+    return np.stack([along, level, np.cross(along, level)], axis=-2)
+
+
 def ray_covariance(
     points_mm: FloatArray, along_mm: npt.ArrayLike, across_mm: npt.ArrayLike
 ) -> FloatArray:

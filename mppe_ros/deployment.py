@@ -162,6 +162,9 @@ def export(
             "detector": row,
             "detector_size": detector_size,
             "networks": writer.written,
+            weights.SURFACE: _copied(paths[weights.SURFACE], part)
+            if weights.SURFACE in paths
+            else None,
         }
         text = json.dumps(description, indent=1)
         (part / weights.DESCRIPTION).write_text(text, encoding="utf-8")
@@ -171,6 +174,12 @@ def export(
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
+
+
+def _copied(path: Path, folder: Path) -> dict[str, str]:
+    """A file that torch reads, whatever runs the networks."""
+    shutil.copyfile(path, folder / path.name)
+    return {"file": path.name, "sha256": sha256(path)}
 
 
 ENGINE_BUILDER = "build_engines.py"

@@ -4,21 +4,24 @@ A grid of pixels on the torso is looked up in the depth image. Each one votes fo
 root: the depth of the surface there, less how far PoseNet puts the torso from the root there, plus
 how deep the torso's joints lie under its surface. The densest cluster of votes counts, so that an
 arm, an occluder or the wall behind are outvoted. Where the votes are too few or contradict RootNet
-by more than its own covariance allows, RootNet's word stands.
+by more than its own covariance allows, RootNet's word stands. Weight sets that have a `SurfaceNet`
+let it mend what is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from transforms3d.quaternions import quat2mat
 
-from . import distance
+from . import camera, distance, surface
 from .orientation import TORSO
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, Person, RootError
+from .surface import SurfaceNet
 
 DepthImage = npt.NDArray[np.floating[Any]]
 
@@ -51,16 +54,18 @@ _WEIGHTS = _bilinear(_COLUMNS, _ROWS)
 
 
 def fuse(
-    person: Person,
+    people: Sequence[Person],
     depth_m: DepthImage,
     intrinsics: Intrinsics,
     skeleton: Skeleton,
     error: RootError,
-) -> Person:
-    """A person at the distance that RootNet and the depth image agree on.
+    surface_net: SurfaceNet | None = None,
+) -> list[Person]:
+    """People at the distances that RootNet and the depth image agree on.
 
     :param depth_m: (H, W) Z, m, of the same pixels as the image; 0 or not finite where unknown.
     :param error: the weight set's.
+    :param surface_net: the weight set's, if it has one: corrects those whom depth corrected.
     :return: the same person where depth is missing or disagrees.
     :raises ValueError: a depth image of another size than the camera's image.
     """
@@ -69,12 +74,33 @@ def fuse(
             f"the depth image is {depth_m.shape[1]}x{depth_m.shape[0]} px, the image "
             f"{intrinsics.width}x{intrinsics.height} px: it must be registered to the image"
         )
+    fused = [_by_votes(person, depth_m, intrinsics, skeleton, error) for person in people]
+    better = [i for i, person in enumerate(people) if fused[i] is not person]
+    if surface_net is None or not better:
+        return fused
+    found = [fused[i] for i in better]
+    offsets_mm = surface_net.offsets_mm(surface.look(found, depth_m, intrinsics))
+    for i, person, offset in zip(better, found, offsets_mm, strict=True):
+        root_mm = person.root_mm - offset @ camera.ray_axes(person.root_mm)
+        if root_mm[2] > 0:
+            fused[i] = distance.moved(person, root_mm, intrinsics, skeleton, error)
+    return fused
+
+
+def _by_votes(
+    person: Person,
+    depth_m: DepthImage,
+    intrinsics: Intrinsics,
+    skeleton: Skeleton,
+    error: RootError,
+) -> Person:
     expected, uncertainty = float(person.root_mm[2]), distance.uncertainty_mm(person)
+    fused_mm = error.fused_mm * float(error.doubt(person.joint_scores))
     votes = surface_mm(person, depth_m, skeleton) + _torso_depth_mm(person, error)
-    measured = _measure(votes, expected, float(np.hypot(uncertainty, error.fused_mm)))
+    measured = _measure(votes, expected, float(np.hypot(uncertainty, fused_mm)))
     if measured is None:
         return person
-    noise = float(np.hypot(error.fused_mm, DEPTH_NOISE * measured))
+    noise = float(np.hypot(fused_mm, DEPTH_NOISE * measured))
     return distance.corrected(person, measured, noise, intrinsics, skeleton, error)
 
 

@@ -1,7 +1,8 @@
 """A person's distance, corrected by something else that measured it: a depth image, the floor.
 
 Both measure the root from which PoseNet's joints are, so the corrected root has PoseNet's pixel,
-too: on generated scenes it is nearer to the truth than RootNet's (docs/depth.md).
+too: on generated scenes it is nearer to the truth than RootNet's (docs/depth.md). Where the body's
+surface tells more, the root moves from that pixel (`moved`).
 """
 
 from __future__ import annotations
@@ -46,19 +47,56 @@ def corrected(
     along_mm, across_mm = _deviations_mm(person)
     root_px = _root_px(person, skeleton)
     root_mm = camera.back_project(root_px, root_z, intrinsics)
-    joints_z = person.joints_mm[:, 2] + root_z - expected
-    joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
-    orientation, orientation_covariance = root_orientation(joints_mm, skeleton, error)
-    return replace(
+    covariance = camera.ray_covariance(root_mm, float(np.sqrt(1 - gain)) * along_mm, across_mm)
+    placed = replace(person, root_px=root_px, root_mm=root_mm, root_covariance_mm2=covariance)
+    return _followed(placed, expected, intrinsics, skeleton, error)
+
+
+def moved(
+    person: Person,
+    root_mm: FloatArray,
+    intrinsics: Intrinsics,
+    skeleton: Skeleton,
+    error: RootError,
+) -> Person:
+    """A person whose root, and with it PoseNet's pelvis, was found elsewhere by a `SurfaceNet`.
+
+    The other joints keep their pixels and their depths relative to the root.
+
+    :param root_mm: (3,) in the camera frame.
+    """
+    along_mm, across_mm = _deviations_mm(person)
+    if error.surface_mm is not None:
+        across_mm = error.surface_mm * float(error.doubt(person.joint_scores))
+    root_px = camera.project(root_mm, intrinsics)
+    joints_px = person.joints_px.copy()
+    joints_px[skeleton.root_index] = root_px
+    joints_mm = person.joints_mm.copy()
+    joints_mm[skeleton.root_index] = person.root_mm
+    placed = replace(
         person,
         root_px=root_px,
         root_mm=root_mm,
-        root_covariance_mm2=camera.ray_covariance(
-            root_mm, float(np.sqrt(1 - gain)) * along_mm, across_mm
-        ),
+        root_covariance_mm2=camera.ray_covariance(root_mm, along_mm, across_mm),
+        joints_px=joints_px,
+        joints_mm=joints_mm,
+    )
+    return _followed(placed, float(person.root_mm[2]), intrinsics, skeleton, error)
+
+
+def _followed(
+    person: Person, was_mm: float, intrinsics: Intrinsics, skeleton: Skeleton, error: RootError
+) -> Person:
+    """Joints and orientation of a person whose root's Z was ``was_mm``."""
+    joints_z = person.joints_mm[:, 2] + person.root_mm[2] - was_mm
+    joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
+    doubt = error.doubt(person.joint_scores)
+    orientation, covariance = root_orientation(joints_mm, skeleton, error, doubt)
+    return replace(
+        person,
         joints_mm=joints_mm,
         root_orientation_xyzw=orientation,
-        root_orientation_covariance=orientation_covariance,
+        root_orientation_covariance=covariance,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 from transforms3d.quaternions import mat2quat
 
 from .skeletons import Skeleton
@@ -25,10 +26,10 @@ _MIN_SINE = math.sin(math.radians(10))
 
 
 def root_orientation(
-    joints_mm: FloatArray, skeleton: Skeleton, error: RootError
+    joints_mm: FloatArray, skeleton: Skeleton, error: RootError, doubt: npt.ArrayLike = 1.0
 ) -> tuple[FloatArray, FloatArray] | tuple[None, None]:
     """One person's, of (J, 3), as the fields of `Person`: None and None where it is unknown."""
-    (orientation,), (covariance,) = root_orientations(joints_mm[None], skeleton, error)
+    (orientation,), (covariance,) = root_orientations(joints_mm[None], skeleton, error, doubt)
     return (None, None) if np.isnan(orientation[0]) else (orientation, covariance)
 
 
@@ -37,6 +38,7 @@ def oriented(people: Sequence[Person], skeleton: Skeleton, error: RootError) -> 
     if not people:
         return []
     joints_mm = np.stack([person.joints_mm for person in people])
+    doubt = error.doubt(np.stack([person.joint_scores for person in people]))
     return [
         replace(person, root_orientation_xyzw=None, root_orientation_covariance=None)
         if np.isnan(orientation[0])
@@ -44,17 +46,18 @@ def oriented(people: Sequence[Person], skeleton: Skeleton, error: RootError) -> 
             person, root_orientation_xyzw=orientation, root_orientation_covariance=covariance
         )
         for person, orientation, covariance in zip(
-            people, *root_orientations(joints_mm, skeleton, error), strict=True
+            people, *root_orientations(joints_mm, skeleton, error, doubt), strict=True
         )
     ]
 
 
 def root_orientations(
-    joints_mm: FloatArray, skeleton: Skeleton, error: RootError
+    joints_mm: FloatArray, skeleton: Skeleton, error: RootError, doubt: npt.ArrayLike = 1.0
 ) -> tuple[FloatArray, FloatArray]:
     """The pelvis' orientations from hips and shoulders.
 
     :param joints_mm: (N, J, 3) camera frame, NaN where invalid.
+    :param doubt: (N,) as of `RootError.doubt`.
     :return: (N, 4) unit quaternions (x, y, z, w; w not negative) that turn the body's axes into
         the camera's, and (N, 3, 3) covariances, rad², of small rotations about the camera's axes;
         NaN where the torso is invalid or has no front.
@@ -65,7 +68,8 @@ def root_orientations(
     for i in known.nonzero()[0]:
         orientations[i, [3, 0, 1, 2]] = mat2quat(axes[i])
     in_body = np.diag([error.tilt_rad**2, error.tilt_rad**2, error.heading_rad**2])
-    return orientations, axes @ in_body @ axes.swapaxes(1, 2)
+    in_camera = axes @ in_body @ axes.swapaxes(1, 2)
+    return orientations, in_camera * np.square(doubt).reshape(-1, 1, 1)
 
 
 def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:

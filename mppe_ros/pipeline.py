@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import camera, crops, weights
+from . import camera, crops, depth, weights
+from .depth import DepthImage
 from .detectors import Detector, assemble_detector, build_detector
 from .devices import (
     DeviceError,
@@ -40,6 +41,7 @@ from .orientation import root_orientations
 from .runtimes import FileRunner, OpenVinoRunner
 from .skeletons import SKELETONS, Skeleton
 from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
+from .surface import SurfaceNet
 from .weights import CropSpec
 
 Image = npt.NDArray[np.uint8] | torch.Tensor
@@ -83,6 +85,7 @@ class Pipeline:
     :param precision: the type that networks compute in; softmax and geometry stay in float32.
     :param sharpness: mean joint score of people who are really there: scores of detections whose
         joints are blunter fall, see :func:`judge`. None = scores are DetectNet's.
+    :param surface_net: what improves roots by depth images, if anything does.
     """
 
     def __init__(
@@ -96,10 +99,12 @@ class Pipeline:
         device: torch.device,
         precision: torch.dtype = torch.float32,
         sharpness: float | None = None,
+        surface_net: SurfaceNet | None = None,
         options: PipelineOptions | None = None,
     ) -> None:
         self.detector, self.estimator = detector, estimator
         self.crop_spec, self.root_error, self.sharpness = crop_spec, root_error, sharpness
+        self.surface_net = surface_net
         self.model, self.device, self.precision = model, device, precision
         self.options = options or PipelineOptions()
         self.stage_ms: dict[str, float] = {}  # of the last call
@@ -139,7 +144,8 @@ class Pipeline:
         paths = weights.locate(chosen)
         estimator: RootPoseEstimator
         if chosen.exported:
-            files = _exported_files(chosen, paths, torch_device, precision, backend)
+            networks = {name: path for name, path in paths.items() if name != weights.SURFACE}
+            files = _exported_files(chosen, networks, torch_device, precision, backend)
             estimator = CompiledRootPose(
                 SKELETONS[chosen.joints], lambda flip_test: files.open(network_name(flip_test))
             )
@@ -179,6 +185,7 @@ class Pipeline:
             device=torch_device,
             precision=dtype,
             sharpness=chosen.sharpness,
+            surface_net=weights.read_surface_net(paths, chosen),
             options=options,
         )
 
@@ -209,6 +216,16 @@ class Pipeline:
         judged = [[judge(one, self.sharpness) for one in row if one is not None] for row in people]
         least = self.options.detection_threshold
         return [[person for person in row if person.score >= least] for row in judged]
+
+    def fuse(
+        self, people: Sequence[Person], depth_m: DepthImage, intrinsics: Intrinsics
+    ) -> list[Person]:
+        """An image's people as a depth image places them, see :func:`depth.fuse`.
+
+        :raises ValueError: a depth image of another size than the camera's image.
+        """
+        skeleton, error = self.skeleton, self.root_error
+        return depth.fuse(people, depth_m, intrinsics, skeleton, error, self.surface_net)
 
     def upload(
         self, images: Sequence[Image], intrinsics: Sequence[Intrinsics]
@@ -338,8 +355,9 @@ class Pipeline:
             root_px, depths, joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
         )
         distances = np.linalg.norm(roots_mm, axis=1)
+        error, doubt = self.root_error, self.root_error.doubt(scores)
         covariances = camera.ray_covariance(
-            roots_mm, self.root_error.along * distances, self.root_error.across_mm
+            roots_mm, error.along * distances * doubt, error.across_mm * doubt
         )
         status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
         range_m = roots_mm[:, 2] / 1000
@@ -347,7 +365,7 @@ class Pipeline:
         placed = np.isfinite(roots_mm).all(axis=1) & (range_m > 0)
         placed &= (options.min_range_m <= range_m) & (range_m <= options.max_range_m)
         orientations, turn_covariances = root_orientations(
-            joints_mm, self.skeleton, self.root_error
+            joints_mm, self.skeleton, error, doubt
         )
         people: list[Person | None] = [None] * len(score)
         for i in placed.nonzero()[0]:

@@ -11,7 +11,6 @@ import numpy as np
 from std_msgs.msg import Header
 
 from .camera_info import ImageSource, intrinsics_of
-from .depth import fuse
 from .devices import StageClock
 from .frames import FrameError, transform_record
 from .image_messages import ImageArray, depth_to_m, image_to_rgb
@@ -222,8 +221,7 @@ class Processor:
             return Fusion(people, complaint="there is none of the image's time")
         try:
             depth_m = depth_to_m(frame.depth)
-            skeleton, error = self.pipeline.skeleton, self.pipeline.root_error
-            fused = [fuse(person, depth_m, intrinsics, skeleton, error) for person in people]
+            fused = self.pipeline.fuse(people, depth_m, intrinsics)
         except ValueError as error:
             return Fusion(people, complaint=str(error))
         return Fusion(fused, sum(new is not old for new, old in zip(fused, people, strict=True)))

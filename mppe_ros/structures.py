@@ -122,6 +122,7 @@ class RootError:
     A crop shows every person at the same size. So the depth, a multiple of k, is off by a fraction
     of the distance, and the place in the image by a part of the body. The heading hangs on the
     joints' relative depth, the weakest of all estimates, and is now and then back to front.
+    All of it grows where heatmaps are blunt: of people half hidden or cut off by the image's edge.
     """
 
     along: float  # along the viewing ray, as a fraction of the distance
@@ -129,6 +130,22 @@ class RootError:
     tilt_rad: float  # of the orientation, about the body's x and y axes
     heading_rad: float  # about its z axis
     fused_mm: float  # along the ray with a perfect depth image
+    surface_mm: float | None = None  # across, of roots that a `SurfaceNet` moved
+    usual_score: float = 1.0  # mean joint score of people for whom the above holds
+    blur: float = 0.0  # the errors are exp(blur) times as large at a mean score lower by one
+
+    def doubt(self, joint_scores: FloatArray) -> FloatArray:
+        """How many times the above each person's standard deviations are.
+
+        :param joint_scores: (..., J)
+        :return: (...)
+        """
+        blunter = self.usual_score - np.mean(joint_scores, axis=-1)
+        # Scores that were never seen tell nothing.
+        return np.asarray(np.exp(self.blur * blunter).clip(*_DOUBTS))
+
+
+_DOUBTS = (0.5, 4.0)
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,11 @@ from .skeletons import (
     skeleton_with,
 )
 from .structures import RootError
+from .surface import SurfaceNet
 from .trunks import TRUNKS
 
 DEFAULT = "open-s"
+SURFACE = "surface"  # the role of a `SurfaceNet`
 RESOURCES = Path(__file__).parent / "resources"
 
 
@@ -103,7 +105,8 @@ class CropSpec:
 class WeightFile:
     """One file of a set. Without ``google_drive_id`` it is part of the package."""
 
-    role: str  # detector, root, pose, or root_pose for both in one; exported: the network's name
+    # detector, root, pose, or root_pose for both in one, surface; exported: the network's name
+    role: str
     filename: str  # in the set's folder, or an absolute path
     sha256: str | None  # None: unknown until the first fetch records it
     google_drive_id: str | None = None
@@ -282,11 +285,14 @@ _OPEN_V0_ERROR = RootError(
 )
 
 _OPEN_S_ERROR = RootError(
-    along=0.128,
-    across_mm=35.0,
-    tilt_rad=math.radians(9),
-    heading_rad=math.radians(14.5),
-    fused_mm=44.0,
+    along=0.112,
+    across_mm=30.0,
+    tilt_rad=math.radians(8),
+    heading_rad=math.radians(13.5),
+    fused_mm=20.0,
+    surface_mm=24.0,
+    usual_score=0.7,
+    blur=4.5,
 )
 
 SETS = {
@@ -307,6 +313,11 @@ SETS = {
                     "root_pose",
                     "root_pose.safetensors",
                     "8bcc603cafe902d0dc8f34c164bb70c63903f9786a6a2f846f01d9efdaba4c6a",
+                ),
+                WeightFile(
+                    SURFACE,
+                    "surface.safetensors",
+                    "a5eec012c14f9c17bb5d01cd0760726393c3f14698d8953aefd5b2a34ae5afa5",
                 ),
             ),
             build=_build_lite_joint,
@@ -401,7 +412,10 @@ def from_export(folder: Path) -> WeightSet:
                 "run 'mppe export' again"
             )
         files = []
-        for name, file in told["networks"].items():
+        surface_net = told.get(SURFACE)  # older versions say nothing of it
+        for name, file in (told["networks"] | {SURFACE: surface_net}).items():
+            if file is None:
+                continue
             filename = str(file["file"])
             if Path(filename).name != filename:
                 raise ValueError(f"{filename!r} is not in this folder")
@@ -465,6 +479,16 @@ def from_files(root_net: Path, pose_net: Path) -> WeightSet:
             WeightFile("pose", str(pose_net.absolute()), None),
         ),
     )
+
+
+def read_surface_net(paths: Mapping[str, Path], weight_set: WeightSet) -> SurfaceNet | None:
+    """What improves the set's roots by depth images; None of sets that have no such network.
+
+    :param paths: by role, of `locate`.
+    :raises CheckpointError: a file of another network.
+    """
+    path = paths.get(SURFACE)
+    return SurfaceNet.load(path, SKELETONS[weight_set.joints]) if path else None
 
 
 def path_of(weight_set: WeightSet, file: WeightFile) -> Path:

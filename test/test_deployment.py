@@ -114,6 +114,9 @@ def test_exported_networks_say_what_torch_says(form: str, request: pytest.Fixtur
     assert exported.crop_spec == own.crop_spec
     assert exported.root_error == own.root_error
     assert exported.sharpness == own.sharpness
+    assert exported.surface_net is not None and own.surface_net is not None
+    for name, value in own.surface_net.state_dict().items():
+        assert torch.equal(exported.surface_net.state_dict()[name], value)
     for size, boxes in (((480, 640), 3), ((480, 640), 1), ((300, 200), 2), ((60, 400), 1)):
         expected = look(own, size, boxes)
         assert size != (480, 640) or len(expected[0].scores) > 0

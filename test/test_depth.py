@@ -77,7 +77,8 @@ def torso_of(person, margin_px=3):
 
 
 def fused(person, depth_m, intrinsics=CAMERA):
-    return fuse(person, depth_m, intrinsics, SKELETON, ERROR)
+    (better,) = fuse([person], depth_m, intrinsics, SKELETON, ERROR)
+    return better
 
 
 def along_and_across(person):

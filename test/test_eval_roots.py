@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mppe_ros import camera
+from mppe_ros import camera, depth
 from mppe_ros.evaluation import roots, synthetic
 from mppe_ros.evaluation.depth_noise import DISPARITY_AT_1_M_PX, DISPARITY_STEP_PX, spoil
 from mppe_ros.evaluation.joints import LIMBS_13, PELVIS
@@ -38,11 +38,15 @@ def standing_person(x_mm, z_mm):
     return joints
 
 
-def estimate(true_mm, rng, error=ERROR):
+def estimate(true_mm, rng, error=ERROR, joint_score=1.0):
     """A person off by what ``error`` says, at random."""
     root = true_mm[PELVIS_INDEX]
     distance = np.linalg.norm(root)
-    covariance = camera.ray_covariance(root, error.along * distance, error.across_mm)
+    scores = np.full(len(LIMBS_13), joint_score)
+    doubt = error.doubt(scores)
+    covariance = camera.ray_covariance(
+        root, error.along * distance * doubt, error.across_mm * doubt
+    )
     shift = rng.multivariate_normal(np.zeros(3), covariance)
     joints = true_mm + shift
     orientation, orientation_covariance = root_orientation(joints, LIMBS_13, error)
@@ -53,12 +57,12 @@ def estimate(true_mm, rng, error=ERROR):
         root_mm=joints[PELVIS_INDEX],
         root_covariance_mm2=camera.ray_covariance(
             joints[PELVIS_INDEX],
-            error.along * np.linalg.norm(joints[PELVIS_INDEX]),
-            error.across_mm,
+            error.along * np.linalg.norm(joints[PELVIS_INDEX]) * doubt,
+            error.across_mm * doubt,
         ),
         joints_px=camera.project(joints, CAMERA),
         joints_mm=joints,
-        joint_scores=np.ones(len(LIMBS_13)),
+        joint_scores=scores,
         joint_status=np.zeros(len(LIMBS_13), np.uint8),
         root_orientation_xyzw=orientation,
         root_orientation_covariance=orientation_covariance,
@@ -75,6 +79,9 @@ class Clairvoyant:
 
     def __call__(self, images, intrinsics):
         return [[estimate(next(self._truths), self._rng)] for _ in images]
+
+    def fuse(self, people, depth_m, intrinsics):
+        return depth.fuse(people, depth_m, intrinsics, self.skeleton, self.root_error)
 
 
 def make_scene_set(folder, count, seed=0, depth=False):
@@ -122,6 +129,33 @@ def test_calibration_finds_the_errors_that_were_drawn(honest):
     assert found.along == pytest.approx(ERROR.along, rel=0.15)
     assert found.across_mm == pytest.approx(ERROR.across_mm, rel=0.15)
     assert np.isnan(found.fused_mm)
+
+
+class Unsure(Clairvoyant):
+    """One that sees some better than others, and knows it."""
+
+    root_error = replace(ERROR, usual_score=0.7, blur=4.0)
+
+    def __call__(self, images, intrinsics):
+        return [
+            [estimate(next(self._truths), self._rng, self.root_error, self._rng.uniform(0.4, 0.9))]
+            for _ in images
+        ]
+
+
+def test_errors_that_grow_where_heatmaps_are_blunt_are_told_and_found(tmp_path):
+    truths, scenes = make_scene_set(tmp_path, 600)
+    people = [one[WITHOUT] for one in measure(Unsure(truths), scenes)]
+    blunt = [one for one in people if one.joint_score < 0.55]
+    sharp = [one for one in people if one.joint_score > 0.75]
+    for some in (blunt, sharp):
+        assert figures(some)["within_along"] == pytest.approx(68.3, abs=10)
+        assert figures(some)["within_across"] == pytest.approx(68.3, abs=10)
+    assert figures(blunt)["along_error_mm"] > 2 * figures(sharp)["along_error_mm"]
+    found = calibrated(people, [])
+    assert found.blur == pytest.approx(4.0, abs=1.0)
+    at_usual = replace(found, along=found.along * float(found.doubt(np.full(13, 0.7))))
+    assert at_usual.along == pytest.approx(ERROR.along, rel=0.15)
 
 
 def test_orientation_errors_are_counted_about_the_body_s_axes(tmp_path):

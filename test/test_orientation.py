@@ -78,6 +78,13 @@ def test_heading_is_the_least_certain_of_the_body_s_axes(seed):
     np.testing.assert_allclose(axes.T @ covariance @ axes, expected, atol=1e-9)
 
 
+def test_who_is_seen_badly_has_an_orientation_that_is_known_badly():
+    joints = make_body(FACING)
+    _, usual = root_orientation(joints, HUMAN36M_17, ERROR)
+    _, doubted = root_orientation(joints, HUMAN36M_17, ERROR, doubt=3.0)
+    np.testing.assert_allclose(doubted, 9 * usual)
+
+
 def test_shoulders_that_twist_against_the_hips_count_half():
     twisted = dict(IN_BODY)
     for name in ("R_Shoulder", "L_Shoulder"):

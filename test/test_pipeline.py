@@ -1,6 +1,7 @@
 """The three stages in a row, with small networks of known answers and with the embedded set."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mppe_ros.evaluation.methods import OnGivenBoxes
 from mppe_ros.networks import CropPoses, DisjointRootPose, GreyRootPose, PoseNet, RootNet
 from mppe_ros.pipeline import Pipeline, PipelineOptions
 from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
-from mppe_ros.structures import Intrinsics, JointStatus, RootError
+from mppe_ros.structures import Intrinsics, JointStatus, Person, RootError
 from mppe_ros.weights import CropSpec
 
 CAMERA = Intrinsics(600, 620, 321, 239, 640, 480)
@@ -28,6 +29,7 @@ class Puppets:
 
     def __init__(self, gamma: float = 0.9, joint_px: float = 40.0, z_mm: float = 100.0) -> None:
         self.gamma, self.joint_px, self.z_mm = gamma, joint_px, z_mm
+        self.score = 0.8
         self.calls: list[int] = []
 
     def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
@@ -38,7 +40,7 @@ class Puppets:
             torch.full((count,), self.gamma),
             torch.full((count, 17, 2), self.joint_px),
             torch.full((count, 17), self.z_mm),
-            torch.full((count, 17), 0.8),
+            torch.full((count, 17), self.score),
         )
 
 
@@ -92,6 +94,27 @@ def test_k_only_takes_gamma_one_and_the_box_centre() -> None:
     assert person.root_mm[2] == pytest.approx(k, rel=1e-5)
     np.testing.assert_allclose(person.root_px, [100 + 119 / 2, 80 + 259 / 2], atol=1e-3)
     assert person.gamma == 1
+
+
+def test_blunt_heatmaps_widen_the_covariances() -> None:
+    def seen(score: float) -> Person:
+        puppets = Puppets()
+        puppets.score = score
+        one = pipeline([BOXES[:1]], puppets)
+        one.root_error = replace(ERROR, usual_score=0.8, blur=4.0)
+        return one([photo()], [CAMERA])[0][0]
+
+    usual, blunt, nowhere = (seen(score) for score in (0.8, 0.7, 0.0))
+    along = ERROR.along * np.linalg.norm(usual.root_mm)
+    np.testing.assert_allclose(
+        usual.root_covariance_mm2,
+        camera.ray_covariance(usual.root_mm, along, ERROR.across_mm),
+        rtol=1e-4,
+    )
+    for person, doubt in ((blunt, math.exp(0.4)), (nowhere, 4.0)):
+        np.testing.assert_allclose(
+            person.root_covariance_mm2, doubt**2 * usual.root_covariance_mm2, rtol=1e-4
+        )
 
 
 def test_empty_in_gives_empty_out() -> None:

@@ -24,6 +24,7 @@ from ..training.config import (
     read_config,
 )
 from ..training.files import RunFolder, Snapshot, average, export, read_snapshot, save_snapshot
+from ..weights import DEFAULT
 
 # torch frees large tensors to the system, and gets their pages anew at every step, without these.
 # Kept for ever, pages would be 22 GB after half an hour.
@@ -280,6 +281,39 @@ def gamma(snapshot: Path, data: Path, samples: int, out: Path) -> None:
     fitted, error = fit(given, task, task.source(data), samples)
     save_snapshot(out, fitted)
     click.echo(f"{out}: relative error of γ on {samples} varied crops {error:.3f}")
+
+
+@train.command()
+@click.argument("scenes", type=_FOLDER)
+@click.option("--weights", "weight_set", default=DEFAULT, show_default=True, help="Whose roots.")
+@click.option(
+    "--noisy",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often each depth image is spoilt, beside being used as it is.",
+)
+@click.option("--passes", type=click.IntRange(1), default=60, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def surface(scenes: Path, weight_set: str, noisy: int, passes: int, out: Path) -> None:
+    """Fit the small network that improves a weight set's roots by depth images.
+
+    \b
+    mppe synth scenes --out data/depth --count 4096 --depth
+    mppe train surface data/depth --out surface.safetensors
+    """
+    from ..evaluation.synthetic import read
+    from ..pipeline import Pipeline
+    from ..training import surface_fit
+
+    pipeline = Pipeline.load(weight_set)
+    try:
+        lessons = surface_fit.collect(pipeline, read(scenes), noisy)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    network = surface_fit.fit(lessons, pipeline.skeleton, passes)
+    surface_fit.write(network, out)
+    click.echo(f"{out}: learnt from {len(lessons.offsets_mm)} views of people")
 
 
 @train.command("average")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from transforms3d.quaternions import mat2quat, quat2axangle, quat2mat
 
-from .. import depth
+from .. import camera, depth
 from ..orientation import body_axes
 from ..pipeline import Pipeline
 from ..structures import FloatArray, Intrinsics, Person, RootError
@@ -25,12 +24,13 @@ from .joints import LIMBS_13
 from .methods import boxes_of
 from .report import Column, as_person, markdown
 from .synthetic import CONDITIONS, truncation
-from .truth import PhotoSet, TruePerson
+from .truth import Photo, PhotoSet, TruePerson
 
 WITHOUT, PERFECT, NOISY = "RootNet", "perfect depth", "noisy depth"
 
 _MAX_TORSO_DEPTH_MM = 400.0
 _MIN_TORSOS = 20
+_MIN_SCORES = 20
 # Share of a normal distribution that lies within one standard deviation.
 ONE_SIGMA = 0.683
 
@@ -61,6 +61,7 @@ class Sample:
     parts_sigma_mm: FloatArray  # (3,) their standard deviations by the covariances
     turn_sigma_rad: FloatArray  # (3,)
     fused: bool
+    joint_score: float  # the mean
     facing: float  # cosine between the true front and the viewing ray, -1 faces the camera
     torso_depth_mm: float  # of the true torso under the surface in a perfect depth image
 
@@ -74,40 +75,52 @@ def measure(
     :param every: only each n-th image, for a quick look.
     """
     rng = np.random.default_rng(seed)
-    for photo, rgb in photo_set.pictures(every):
-        people = pipeline([rgb], [photo.intrinsics])[0]
-        scores = np.array([person.score for person in people])
-        shown = metrics.match_detections(
-            boxes_of(people), scores, boxes_of(photo.people), boxes_of(photo.ignored)
-        )
-        images = _depth_images((photo_set.folder / photo.name).with_suffix(".depth.png"), rng)
-        for person, owner in zip(people, shown, strict=True):
-            if owner < 0:
-                continue
-            truth = _Truth.of(photo.people[owner], photo_set.joint_names, photo.intrinsics)
-            if not np.isfinite(truth.root_mm).all():
-                continue
-            if PERFECT in images:
-                truth = truth.seen_by(images[PERFECT])
+    for photo, people, truths in met(pipeline, photo_set, every):
+        metres = depth_image(photo_set, photo)
+        images = {} if metres is None else {PERFECT: metres, NOISY: spoil(metres, rng)}
+        if metres is not None:
+            truths = [truth.seen_by(metres) for truth in truths]
+        fused = {
+            name: pipeline.fuse(people, depth_m, photo.intrinsics)
+            for name, depth_m in images.items()
+        }
+        for i, (person, truth) in enumerate(zip(people, truths, strict=True)):
             samples = {WITHOUT: _sample(person, truth, fused=False)}
-            for name, depth_m in images.items():
-                fused = depth.fuse(
-                    person, depth_m, photo.intrinsics, pipeline.skeleton, pipeline.root_error
-                )
-                samples[name] = _sample(fused, truth, fused=fused is not person)
+            for name, others in fused.items():
+                samples[name] = _sample(others[i], truth, fused=others[i] is not person)
             yield samples
 
 
-def _depth_images(path: Path, rng: np.random.Generator) -> dict[str, FloatArray]:
+def met(
+    pipeline: Pipeline, photo_set: PhotoSet, every: int = 1
+) -> Iterator[tuple[Photo, list[Person], list[Truth]]]:
+    """Of each image the people who were found and whose place is known, and who they are."""
+    for photo, rgb in photo_set.pictures(every):
+        people = pipeline([rgb], [photo.intrinsics])[0]
+        scores = np.array([person.score for person in people])
+        owners = metrics.match_detections(
+            boxes_of(people), scores, boxes_of(photo.people), boxes_of(photo.ignored)
+        )
+        pairs = [
+            (person, Truth.of(photo.people[owner], photo_set.joint_names, photo.intrinsics))
+            for person, owner in zip(people, owners, strict=True)
+            if owner >= 0
+        ]
+        pairs = [(person, truth) for person, truth in pairs if np.isfinite(truth.root_mm).all()]
+        yield photo, [person for person, _ in pairs], [truth for _, truth in pairs]
+
+
+def depth_image(photo_set: PhotoSet, photo: Photo) -> FloatArray | None:
+    """(H, W) m, the perfect one that lies beside a generated image; None without one."""
+    path = (photo_set.folder / photo.name).with_suffix(".depth.png")
     millimetres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if millimetres is None:
-        return {}
-    metres = np.asarray(millimetres, np.float64) / 1000
-    return {PERFECT: metres, NOISY: spoil(metres, rng)}
+    return None if millimetres is None else np.asarray(millimetres, np.float64) / 1000
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
+    """A person as they really are, camera frame."""
+
     joints_mm: FloatArray  # of LIMBS_13
     occlusion: float
     truncation: float
@@ -116,7 +129,7 @@ class _Truth:
     torso_depth_mm: float = float("nan")
 
     @classmethod
-    def of(cls, person: TruePerson, names: Sequence[str], camera: Intrinsics) -> _Truth:
+    def of(cls, person: TruePerson, names: Sequence[str], camera: Intrinsics) -> Truth:
         known = as_person(person, names)
         axes = body_axes(known.joints_mm, LIMBS_13)
         ray = known.root_mm / np.linalg.norm(known.root_mm)
@@ -132,15 +145,15 @@ class _Truth:
     def root_mm(self) -> FloatArray:
         return self.person.root_mm
 
-    def seen_by(self, depth_m: FloatArray) -> _Truth:
+    def seen_by(self, depth_m: FloatArray) -> Truth:
         """With how deep it is under its surface; others' and the background's are left out."""
         depths = self.root_mm[2] - depth.surface_mm(self.person, depth_m, LIMBS_13)
         depths = depths[np.abs(depths) < _MAX_TORSO_DEPTH_MM]
         return replace(self, torso_depth_mm=float(np.median(depths)) if depths.size else np.nan)
 
 
-def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
-    basis = _ray_basis(person.root_mm)
+def _sample(person: Person, truth: Truth, fused: bool) -> Sample:
+    basis = camera.ray_axes(person.root_mm)
     turn, turn_sigma = _turn(person, truth.joints_mm)
     return Sample(
         root_mm=truth.root_mm,
@@ -152,6 +165,7 @@ def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
         parts_sigma_mm=_deviations(person.root_covariance_mm2, basis),
         turn_sigma_rad=turn_sigma,
         fused=fused,
+        joint_score=float(np.mean(person.joint_scores)),
         facing=truth.facing,
         torso_depth_mm=truth.torso_depth_mm,
     )
@@ -160,14 +174,6 @@ def _sample(person: Person, truth: _Truth, fused: bool) -> Sample:
 def _deviations(covariance: FloatArray, axes: FloatArray) -> FloatArray:
     """Standard deviations along the rows of ``axes``."""
     return np.asarray(np.sqrt(np.diag(axes @ covariance @ axes.T)))
-
-
-def _ray_basis(point_mm: FloatArray) -> FloatArray:
-    """Rows: along the viewing ray, and two axes across, the first of them level."""
-    along = point_mm / np.linalg.norm(point_mm)
-    level = np.cross([0.0, 1.0, 0.0], along)
-    level /= np.linalg.norm(level)
-    return np.stack([along, level, np.cross(along, level)])
 
 
 def _turn(person: Person, true_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -247,17 +253,44 @@ def calibrated(alone: Sequence[Sample], perfect: Sequence[Sample]) -> RootError:
     :param alone: by RootNet.
     :param perfect: with perfect depth; those whom it didn't correct are left out.
     """
-    parts, turn = (
-        np.array([getattr(one, name) for one in alone]) for name in ("parts_mm", "turn_rad")
+    parts, turn, scores, distances = (
+        np.array([getattr(one, name) for one in alone])
+        for name in ("parts_mm", "turn_rad", "joint_score", "distance_mm")
     )
-    distances = np.array([one.distance_mm for one in alone])
-    return RootError(
-        along=_sigma(parts[:, 0] / distances),
-        across_mm=_sigma(parts[:, 1:]),
-        tilt_rad=_sigma(turn[:, :2]),
-        heading_rad=_sigma(turn[:, 2]),
-        fused_mm=_sigma(np.array([one.parts_mm[0] for one in perfect if one.fused])),
+    error = RootError(
+        *5 * (np.nan,),
+        usual_score=float(np.median(scores)),
+        blur=_blur(parts, distances, scores),
     )
+    known = [one for one in perfect if one.fused]
+    fused = np.array([one.parts_mm for one in known]).reshape(-1, 3)
+    doubt, fused_doubt = (
+        error.doubt(np.array([one.joint_score for one in some])[:, None])
+        for some in (alone, known)
+    )
+    return replace(
+        error,
+        along=_sigma(parts[:, 0] / distances / doubt),
+        across_mm=_sigma(parts[:, 1:] / doubt[:, None]),
+        tilt_rad=_sigma(turn[:, :2] / doubt[:, None]),
+        heading_rad=_sigma(turn[:, 2] / doubt),
+        fused_mm=_sigma(fused[:, 0] / fused_doubt),
+        surface_mm=_sigma(fused[:, 1:] / fused_doubt[:, None]),
+    )
+
+
+# Errors below these are luck: their logarithms would weigh most.
+_LEAST_ALONG, _LEAST_ACROSS_MM = 1e-3, 3.0
+
+
+def _blur(parts_mm: FloatArray, distances_mm: FloatArray, scores: FloatArray) -> float:
+    """How fast errors along and across the ray grow as scores fall: mean slope of logarithms."""
+    if len(np.unique(scores)) < _MIN_SCORES:
+        return 0.0
+    along = np.maximum(np.abs(parts_mm[:, 0]) / distances_mm, _LEAST_ALONG)
+    across = np.maximum(np.linalg.norm(parts_mm[:, 1:], axis=1), _LEAST_ACROSS_MM)
+    slopes = [np.polyfit(scores, np.log(errors), 1)[0] for errors in (along, across)]
+    return float(-np.mean(slopes))
 
 
 def torso_depths(samples: Sequence[Sample]) -> dict[str, float]:

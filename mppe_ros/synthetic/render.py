@@ -135,21 +135,28 @@ class Scene:
     @classmethod
     def of(cls, meshes: Sequence[Mesh]) -> Scene:
         """Join meshes, in order; at least one."""
-        vertex = np.cumsum([0, *(len(m.vertices) for m in meshes)])[:-1]
-        row = np.cumsum([0, *(len(m.materials) for m in meshes)])[:-1]
-        sizes = [len(m.faces) for m in meshes]
         faces = np.concatenate([m.faces for m in meshes])
-        faces += np.repeat(vertex, sizes)[:, None].astype(np.int32)
         material = np.concatenate([m.face_material for m in meshes])
+        person, casts = np.empty(len(faces), np.int32), np.empty(len(faces), np.bool_)
+        # Mesh by mesh: an array that repeats each one's numbers would take as long as the rest.
+        face = vertex = row = 0
+        for mesh in meshes:
+            own = slice(face, face + len(mesh.faces))
+            faces[own] += np.int32(vertex)
+            material[own] += np.int32(row)
+            person[own], casts[own] = mesh.person, mesh.casts_shadow
+            face = own.stop
+            vertex += len(mesh.vertices)
+            row += len(mesh.materials)
         raw = np.concatenate([np.atleast_1d(m.materials).view(np.uint8) for m in meshes])
         return cls(
             np.concatenate([m.vertices for m in meshes]),
             np.concatenate([m.normals for m in meshes]),
             np.concatenate([m.surface for m in meshes]),
             faces,
-            material + np.repeat(row, sizes).astype(np.int32),
-            np.repeat(np.array([m.person for m in meshes], np.int32), sizes),
-            np.repeat([m.casts_shadow for m in meshes], sizes),
+            material,
+            person,
+            casts,
             raw.view(kernel.MATERIAL),
         )
 
@@ -192,7 +199,7 @@ class Lighting:
         cls, scene: Scene, lamps: Sequence[Lamp], ambient: Floats, panorama: Floats | None = None
     ) -> Lighting:
         """Let the scene cast shadows."""
-        casters = np.ascontiguousarray(scene.faces[scene.face_casts])
+        casters = scene.faces.compress(scene.face_casts, axis=0)
         lit = [_shadowed(lamp, scene.vertices, casters) for lamp in lamps]
         return cls([light for light, _ in lit], [shadow for _, shadow in lit], ambient, panorama)
 
@@ -284,7 +291,8 @@ def shade(
     if s == 1:
         return rgb
     # Samples brighter than the film are cut first, or a speck of sun would fill the pixel.
-    small = cv2.resize(np.minimum(rgb, 4), (view.width, view.height), interpolation=cv2.INTER_AREA)
+    np.minimum(rgb, 4, out=rgb)
+    small = cv2.resize(rgb, (view.width, view.height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32)
 
 
