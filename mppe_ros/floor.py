@@ -21,8 +21,9 @@ ANKLES = ("R_Ankle", "L_Ankle")
 ANKLE_HEIGHT_MM, FOOT_ERROR_MM = 100.0, 70.0
 # From lower than this feet tell nothing.
 _LEAST_HEIGHT_MM = 200.0
-# Feet that contradict RootNet by more standard deviations than this stand elsewhere.
-_GATE = 3.0
+# Feet that contradict RootNet by more standard deviations than this stand elsewhere. A child is as
+# many off RootNet's average of people, so it is wide.
+_GATE = 5.0
 
 
 def fuse(
