@@ -105,8 +105,10 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
                float *barycentric) {
     const float nearest = 0.1f; /* m */
     int width = camera->width, height = camera->height;
-    /* Per vertex: x, y, z in the camera frame, then u, v in pixels. */
-    float *seen = malloc(sizeof(float) * 5 * (size_t)vertices);
+    struct Seen {
+        float z, u, v;         /* in the camera frame, m; in pixels */
+        double pixel_ray[2]; /* u z, v z */
+    } *seen = malloc(sizeof(struct Seen) * (size_t)vertices);
     if (!seen) return;
     int first = vertices, last = -1; /* the others belong to faces that are left out */
     for (int i = 0; i < 3 * faces; i++) {
@@ -114,32 +116,36 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
         last = corners[i] > last ? corners[i] : last;
     }
     for (int v = first; v <= last; v++) {
-        float *q = seen + 5 * v;
+        float q[3];
         to_camera(camera, world + 3 * v, q);
         float inverse = 1 / fmaxf(q[2], nearest);
-        q[3] = camera->fx * q[0] * inverse + camera->cx;
-        q[4] = camera->fy * q[1] * inverse + camera->cy;
+        seen[v].z = q[2];
+        seen[v].u = camera->fx * q[0] * inverse + camera->cx;
+        seen[v].v = camera->fy * q[1] * inverse + camera->cy;
+        seen[v].pixel_ray[0] = (double)camera->fx * q[0] + (double)camera->cx * q[2];
+        seen[v].pixel_ray[1] = (double)camera->fy * q[1] + (double)camera->cy * q[2];
     }
     for (int f = 0; f < faces; f++) {
-        const float *q[3];
-        for (int k = 0; k < 3; k++) q[k] = seen + 5 * corners[3 * f + k];
-        int behind = (q[0][2] < nearest) + (q[1][2] < nearest) + (q[2][2] < nearest);
+        const struct Seen *q[3];
+        for (int k = 0; k < 3; k++) q[k] = seen + corners[3 * f + k];
+        int behind = (q[0]->z < nearest) + (q[1]->z < nearest) + (q[2]->z < nearest);
         if (behind == 3) continue;
         float low[2] = {0, 0}, high[2] = {(float)width, (float)height};
-        if (!behind)
-            for (int i = 0; i < 2; i++) {
-                low[i] = fminf(q[0][3 + i], fminf(q[1][3 + i], q[2][3 + i]));
-                high[i] = fmaxf(q[0][3 + i], fmaxf(q[1][3 + i], q[2][3 + i]));
-            }
+        if (!behind) {
+            low[0] = fminf(q[0]->u, fminf(q[1]->u, q[2]->u));
+            low[1] = fminf(q[0]->v, fminf(q[1]->v, q[2]->v));
+            high[0] = fmaxf(q[0]->u, fmaxf(q[1]->u, q[2]->u));
+            high[1] = fmaxf(q[0]->v, fmaxf(q[1]->v, q[2]->v));
+        }
         if (high[0] < 0 || high[1] < 0 || low[0] > width - 1 || low[1] > height - 1) continue;
         int left = ceil_int(fmaxf(low[0], 0)), right = (int)fminf(high[0], width - 1.f);
         int top = ceil_int(fmaxf(low[1], 0)), bottom = (int)fminf(high[1], height - 1.f);
         if (left > right || top > bottom) continue;
         double p[3][3], edge[3][3]; /* p: pixel-homogeneous corners (u z, v z, z) */
         for (int k = 0; k < 3; k++) {
-            p[k][0] = (double)camera->fx * q[k][0] + (double)camera->cx * q[k][2];
-            p[k][1] = (double)camera->fy * q[k][1] + (double)camera->cy * q[k][2];
-            p[k][2] = q[k][2];
+            p[k][0] = q[k]->pixel_ray[0];
+            p[k][1] = q[k]->pixel_ray[1];
+            p[k][2] = q[k]->z;
         }
         for (int k = 0; k < 3; k++) {
             const double *a = p[(k + 1) % 3], *b = p[(k + 2) % 3];
@@ -190,10 +196,16 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
 
 /* ---- procedural surfaces --------------------------------------------------------------------- */
 
-static uint32_t hash(int32_t x, int32_t y, int32_t z) {
-    uint32_t h = (uint32_t)x * 374761393u + (uint32_t)y * 668265263u + (uint32_t)z * 2246822519u;
+enum { HASH_X = 374761393u, HASH_Y = 668265263u };
+static const uint32_t HASH_Z = 2246822519u; /* more than an enum holds */
+
+static uint32_t hash_sum(uint32_t h) {
     h = (h ^ (h >> 13)) * 1274126177u;
     return h ^ (h >> 16);
+}
+
+static uint32_t hash(int32_t x, int32_t y, int32_t z) {
+    return hash_sum((uint32_t)x * HASH_X + (uint32_t)y * HASH_Y + (uint32_t)z * HASH_Z);
 }
 
 /* Three independent value noises in 0..1 at once. */
@@ -201,11 +213,13 @@ static void noise3(float x, float y, float z, float *out) {
     int32_t i = floor_int(x), j = floor_int(y), k = floor_int(z);
     float f[3] = {x - i, y - j, z - k};
     for (int a = 0; a < 3; a++) f[a] = f[a] * f[a] * (3 - 2 * f[a]);
+    float along_x[2] = {1 - f[0], f[0]}, along_y[2] = {1 - f[1], f[1]}, along_z[2] = {1 - f[2], f[2]};
+    uint32_t first = (uint32_t)i * HASH_X + (uint32_t)j * HASH_Y + (uint32_t)k * HASH_Z;
     out[0] = out[1] = out[2] = 0;
     for (int c = 0; c < 8; c++) {
         int a = c & 1, b = (c >> 1) & 1, d = c >> 2;
-        float weight = (a ? f[0] : 1 - f[0]) * (b ? f[1] : 1 - f[1]) * (d ? f[2] : 1 - f[2]);
-        uint32_t h = hash(i + a, j + b, k + d);
+        float weight = along_x[a] * along_y[b] * along_z[d];
+        uint32_t h = hash_sum(first + (a ? HASH_X : 0u) + (b ? HASH_Y : 0u) + (d ? HASH_Z : 0u));
         out[0] += weight * (h & 1023);
         out[1] += weight * ((h >> 10) & 1023);
         out[2] += weight * (h >> 22);

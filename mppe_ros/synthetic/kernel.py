@@ -32,6 +32,7 @@ SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = (
     *("-O3", "-std=c11", "-shared", "-fPIC", "-ffp-contract=off"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
+    "-finline-limit=2000",
 )
 
 MATERIAL = np.dtype(
