@@ -179,6 +179,12 @@ class Wardrobe:
 
     # -- skin and face
 
+    @cached_property
+    def _centres(self) -> dict[str, Floats]:
+        """(F, 3) of the average body's faces, by what they are of."""
+        model = self.model
+        return {part: model.average[faces].mean(axis=1) for part, faces in model.faces.items()}
+
     def _skin_layer(self, body: Body, rng: np.random.Generator, hidden: Mask) -> Layer:
         model = self.model
         skin = draw_skin(rng)
@@ -196,9 +202,10 @@ class Wardrobe:
             ]
         )
         faces = model.faces["skin"]
-        faces = faces[~hidden[faces].all(axis=1)]
-        centre = model.average[faces].mean(axis=1)
-        paint = self._face_paint(centre)
+        a, b, c = faces.T
+        shown = np.flatnonzero(~(hidden[a] & hidden[b] & hidden[c]))
+        faces = faces.take(shown, axis=0)
+        paint = self._face_paint(self._centres["skin"].take(shown, axis=0))
         eyes = model.faces["eyes"]
         return Layer(
             body.vertices,
@@ -206,7 +213,7 @@ class Wardrobe:
             model.influence_weights,
             model.average,
             np.concatenate([faces, eyes]),
-            np.concatenate([paint, self._eye_paint(model.average[eyes].mean(axis=1))]),
+            np.concatenate([paint, self._eye_paint(self._centres["eyes"])]),
             materials,
         )
 
@@ -530,12 +537,13 @@ def compact(layer: Layer, keep: int) -> tuple[Layer, int]:
     used[layer.faces] = True
     used[keep] = True
     place = np.cumsum(used, dtype=np.int32) - 1
+    kept = np.flatnonzero(used)  # `take` is faster than a mask
     return (
         Layer(
-            layer.vertices[used],
-            layer.influences[used],
-            layer.weights[used],
-            layer.surface[used],
+            layer.vertices.take(kept, axis=0),
+            layer.influences.take(kept, axis=0),
+            layer.weights.take(kept, axis=0),
+            layer.surface.take(kept, axis=0),
             place[layer.faces],
             layer.face_material,
             layer.materials,

@@ -31,6 +31,12 @@ typedef struct {
     const float *inverse_depth;  /* shadow map, or NULL */
 } Light;
 
+/* Three numbers that are computed alike, and one for nothing (vector extensions of GCC and Clang). */
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+
+static Floats all(float x) { return (Floats){x, x, x, x}; }
+
 enum { PLAIN, STRIPES, BARS, CHECKS, BLOTCHES, IMAGE };
 
 static float dot(const float *a, const float *b) {
@@ -106,7 +112,7 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
     const float nearest = 0.1f; /* m */
     int width = camera->width, height = camera->height;
     struct Seen {
-        float z, u, v;         /* in the camera frame, m; in pixels */
+        float z, u, v;       /* in the camera frame, m; in pixels */
         double pixel_ray[2]; /* u z, v z */
     } *seen = malloc(sizeof(struct Seen) * (size_t)vertices);
     if (!seen) return;
@@ -215,16 +221,19 @@ static void noise3(float x, float y, float z, float *out) {
     for (int a = 0; a < 3; a++) f[a] = f[a] * f[a] * (3 - 2 * f[a]);
     float along_x[2] = {1 - f[0], f[0]}, along_y[2] = {1 - f[1], f[1]}, along_z[2] = {1 - f[2], f[2]};
     uint32_t first = (uint32_t)i * HASH_X + (uint32_t)j * HASH_Y + (uint32_t)k * HASH_Z;
-    out[0] = out[1] = out[2] = 0;
+    /* A noise has ten bits of the hash, where they are: the powers of two come off in the end. */
+    const Ints bits = {1023, 1023 << 10, 1023 << 20, 0};
+    Floats sum = all(0);
     for (int c = 0; c < 8; c++) {
         int a = c & 1, b = (c >> 1) & 1, d = c >> 2;
         float weight = along_x[a] * along_y[b] * along_z[d];
         uint32_t h = hash_sum(first + (a ? HASH_X : 0u) + (b ? HASH_Y : 0u) + (d ? HASH_Z : 0u));
-        out[0] += weight * (h & 1023);
-        out[1] += weight * ((h >> 10) & 1023);
-        out[2] += weight * (h >> 22);
+        Ints parts = (Ints){(int32_t)h, (int32_t)h, (int32_t)(h >> 2), 0} & bits;
+        sum += all(weight) * __builtin_convertvector(parts, Floats);
     }
-    for (int a = 0; a < 3; a++) out[a] /= 1023.f;
+    const Floats scale = {1, 1 / 1024.f, 1 / 1048576.f, 0};
+    sum = sum * scale / all(1023);
+    for (int a = 0; a < 3; a++) out[a] = sum[a];
 }
 
 static int wrap_index(int i, int size) {
@@ -244,16 +253,15 @@ static void sample_texture(const uint8_t *stack, int size, int texture, float u,
     float x = u * size - 0.5f, y = v * size - 0.5f;
     int i = floor_int(x), j = floor_int(y);
     float fx = x - i, fy = y - j;
-    color[0] = color[1] = color[2] = 0;
+    Floats sum = all(0);
     for (int c = 0; c < 4; c++) {
         float weight = ((c & 1) ? fx : 1 - fx) * ((c >> 1) ? fy : 1 - fy);
         const uint8_t *texel = image + 3 * (((j + (c >> 1)) & (size - 1)) * (size_t)size +
                                             ((i + (c & 1)) & (size - 1)));
-        for (int k = 0; k < 3; k++) {
-            float s = texel[k] / 255.f;
-            color[k] += weight * s * s; /* about sRGB -> linear */
-        }
+        Floats s = (Floats){texel[0], texel[1], texel[2], 0} / all(255);
+        sum += all(weight) * s * s; /* about sRGB -> linear */
     }
+    for (int k = 0; k < 3; k++) color[k] = sum[k];
 }
 
 static float stripe(float x, float threshold) { return x - (float)floor_int(x) < threshold ? 0.f : 1.f; }
@@ -322,14 +330,12 @@ static float visibility(const Light *light, const float *point, const float *nor
 }
 
 /* Second-order spherical harmonics of the ambient irradiance: (9, 3) coefficients. */
-static void ambient(const float *sh, const float *n, float *color) {
+static void ambient(const Floats *sh, const float *n, float *color) {
     float basis[9] = {1, n[1], n[2], n[0], n[0] * n[1], n[1] * n[2], 3 * n[2] * n[2] - 1,
                       n[0] * n[2], n[0] * n[0] - n[1] * n[1]};
-    for (int i = 0; i < 3; i++) {
-        float sum = 0;
-        for (int k = 0; k < 9; k++) sum += sh[3 * k + i] * basis[k];
-        color[i] = fmaxf(sum, 0);
-    }
+    Floats sum = all(0);
+    for (int k = 0; k < 9; k++) sum += sh[k] * all(basis[k]);
+    for (int i = 0; i < 3; i++) color[i] = fmaxf(sum[i], 0);
 }
 
 /* Radiance of a panorama (rows from zenith to nadir; its middle column is +y) along a direction. */
@@ -358,6 +364,9 @@ void shade(const Camera *camera, const float *world, const float *normals, const
            const Light *light, const float *sh, const float *panorama, int panorama_width,
            int panorama_height, const float *inverse_depth, const int32_t *face_id,
            const float *barycentric, float *rgb) {
+    Floats harmonics[9];
+    for (int k = 0; k < 9; k++)
+        harmonics[k] = (Floats){sh[3 * k], sh[3 * k + 1], sh[3 * k + 2], 0};
     for (int y = 0; y < camera->height; y++)
         for (int x = 0; x < camera->width; x++) {
             size_t o = (size_t)y * camera->width + x;
@@ -394,7 +403,7 @@ void shade(const Camera *camera, const float *world, const float *normals, const
             albedo(m, p, pixel, textures, texture_size, color);
             float smooth[3] = {normal[0], normal[1], normal[2]};
             wrinkle(m, p, normal);
-            ambient(sh, normal, light_sum);
+            ambient(harmonics, normal, light_sum);
             for (int i = 0; i < 3; i++) light_sum[i] *= open[o];
             for (int l = 0; l < lights; l++) {
                 float to_light[3];

@@ -233,7 +233,8 @@ def _pointer(array: NDArray[Any] | None, dtype: Any = np.float32) -> ctypes.c_vo
         return ctypes.c_void_p()
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"the kernel wants a dense {np.dtype(dtype)} array, not {array.dtype}")
-    return ctypes.c_void_p(array.ctypes.data)
+    # `array.ctypes` takes twice as long, some fifty times per picture.
+    return ctypes.c_void_p(array.__array_interface__["data"][0])
 
 
 def skin(rest: Floats, influences: Ints, weights: Floats, transforms: Floats) -> Floats:
