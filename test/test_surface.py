@@ -1,16 +1,21 @@
 """What a depth image shows of a body, and the network that corrects roots by it."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mppe_ros import camera, depth
 from mppe_ros.checkpoints import CheckpointError
+from mppe_ros.cli import main
+from mppe_ros.evaluation import roots, synthetic
+from mppe_ros.pipeline import Pipeline
 from mppe_ros.skeletons import HUMAN36M_17, MUCO_21
 from mppe_ros.structures import Intrinsics, Person, RootError
 from mppe_ros.surface import CELL_MM, CELLS, SurfaceNet, View, look
@@ -264,3 +269,35 @@ def test_a_written_network_says_the_same(tmp_path):
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="does not fit SurfaceNet"):
         SurfaceNet.load(path, MUCO_21)
+
+
+@pytest.mark.slow
+def test_the_command_learns_from_generated_scenes(tmp_path):
+    scenes, out = tmp_path / "scenes", tmp_path / "surface.safetensors"
+    make = ["synth", "scenes", "--out", str(scenes), "--count", "6", "--seed", "3"]
+    learn = ["train", "surface", str(scenes), "--passes", "2", "--out", str(out)]
+    assert invoke(*make).exit_code == 0
+    without = invoke(*learn)
+    assert without.exit_code == 1 and "depth images" in without.output and not out.exists()
+    shutil.rmtree(scenes)
+    assert invoke(*make, "--depth").exit_code == 0
+    learnt = invoke(*learn)
+    assert learnt.exit_code == 0, learnt.output
+    assert "views of people" in learnt.output
+    pipeline = Pipeline.load("open-s", device="cpu")
+    pipeline.surface_net = SurfaceNet.load(out, pipeline.skeleton)
+    (one,) = synthetic.read(scenes)
+    samples = list(roots.measure(pipeline, one))
+    assert any(sample[roots.PERFECT].fused for sample in samples)
+    nobody = tmp_path / "nobody"
+    nobody.mkdir()
+    assert invoke("train", "surface", str(nobody), "--out", str(out)).exit_code == 1
+
+
+def test_sets_bring_their_own():
+    assert Pipeline.load("open-s", device="cpu").surface_net is not None
+    assert Pipeline.load("open-v0", device="cpu").surface_net is None
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, list(arguments))
