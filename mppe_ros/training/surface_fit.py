@@ -23,7 +23,7 @@ from .files import write_whole
 _BATCH, _RATE, _DECAY = 128, 2e-3, 0.02
 # How far the root is shifted at random, cells; noise of joints, m.
 _SHIFT, _JOINT_NOISE = 1, 0.01
-# A person whose root is farther off counts no more than one who is off by this: somebody else.
+# Who is farther off is left out: depth found somebody else.
 _MOST_MM = 400.0
 
 
