@@ -141,8 +141,9 @@ class RootError:
         :return: (...)
         """
         blunter = self.usual_score - np.mean(joint_scores, axis=-1)
-        # Scores that were never seen tell nothing.
-        return np.asarray(np.exp(self.blur * blunter).clip(*_DOUBTS))
+        # Scores that were never seen tell nothing; those that are none, nothing good.
+        doubt = np.exp(self.blur * blunter).clip(*_DOUBTS)
+        return np.asarray(np.where(np.isnan(doubt), _DOUBTS[1], doubt))
 
 
 _DOUBTS = (0.5, 4.0)

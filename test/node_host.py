@@ -10,8 +10,8 @@ from node_rig import TIMEOUT_S, rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter as RosParameter
 
+from mppe_ros import depth, subscriptions
 from mppe_ros import node as node_module
-from mppe_ros import subscriptions
 from mppe_ros.node import PoseNode
 from mppe_ros.pipeline import PipelineOptions
 from mppe_ros.skeletons import HUMAN36M_17
@@ -41,6 +41,9 @@ class FakePipeline:
         if (self.image == 255).all():
             raise RuntimeError(f"no memory for {len(self.starts_s)} bytes")
         return [[make_person()] for _ in images]
+
+    def fuse(self, people, depth_m, intrinsics):
+        return depth.fuse(people, depth_m, intrinsics, self.skeleton, self.root_error)
 
     # The same in two steps, for tracking.
 

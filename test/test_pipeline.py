@@ -104,14 +104,14 @@ def test_blunt_heatmaps_widen_the_covariances() -> None:
         one.root_error = replace(ERROR, usual_score=0.8, blur=4.0)
         return one([photo()], [CAMERA])[0][0]
 
-    usual, blunt, nowhere = (seen(score) for score in (0.8, 0.7, 0.0))
+    usual, blunt, nowhere, nonsense = (seen(score) for score in (0.8, 0.7, 0.0, math.nan))
     along = ERROR.along * np.linalg.norm(usual.root_mm)
     np.testing.assert_allclose(
         usual.root_covariance_mm2,
         camera.ray_covariance(usual.root_mm, along, ERROR.across_mm),
         rtol=1e-4,
     )
-    for person, doubt in ((blunt, math.exp(0.4)), (nowhere, 4.0)):
+    for person, doubt in ((blunt, math.exp(0.4)), (nowhere, 4.0), (nonsense, 4.0)):
         np.testing.assert_allclose(
             person.root_covariance_mm2, doubt**2 * usual.root_covariance_mm2, rtol=1e-4
         )
