@@ -18,7 +18,7 @@ import numpy.typing as npt
 from transforms3d.quaternions import quat2mat
 
 from . import camera, distance, surface
-from .orientation import TORSO
+from .orientation import TORSO, oriented
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, Person, RootError
 from .surface import SurfaceNet
@@ -76,14 +76,15 @@ def fuse(
         )
     fused = [_by_votes(person, depth_m, intrinsics, skeleton, error) for person in people]
     better = [i for i, person in enumerate(people) if fused[i] is not person]
-    if surface_net is None or not better:
-        return fused
     found = [fused[i] for i in better]
-    offsets_mm = surface_net.offsets_mm(surface.look(found, depth_m, intrinsics))
-    for i, person, offset in zip(better, found, offsets_mm, strict=True):
-        root_mm = person.root_mm - offset @ camera.ray_axes(person.root_mm)
-        if root_mm[2] > 0:
-            fused[i] = distance.moved(person, root_mm, intrinsics, skeleton, error)
+    if surface_net is not None and found:
+        offsets_mm = surface_net.offsets_mm(surface.look(found, depth_m, intrinsics))
+        for k, (person, offset) in enumerate(zip(found, offsets_mm, strict=True)):
+            root_mm = person.root_mm - offset @ camera.ray_axes(person.root_mm)
+            if root_mm[2] > 0:
+                found[k] = distance.moved(person, root_mm, intrinsics, skeleton, error)
+    for i, person in zip(better, oriented(found, skeleton, error), strict=True):
+        fused[i] = person
     return fused
 
 
@@ -101,7 +102,7 @@ def _by_votes(
     if measured is None:
         return person
     noise = float(np.hypot(fused_mm, DEPTH_NOISE * measured))
-    return distance.corrected(person, measured, noise, intrinsics, skeleton, error)
+    return distance.corrected(person, measured, noise, intrinsics, skeleton)
 
 
 def torso_depth_mm(forward_along_ray: float, heading_rad: float) -> float:

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from . import camera
-from .orientation import root_orientation
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, Person, RootError
 
@@ -29,16 +28,14 @@ def corrected(
     noise_mm: float,
     intrinsics: Intrinsics,
     skeleton: Skeleton,
-    error: RootError,
 ) -> Person:
     """A person at the distance between its own and the measured one, by their uncertainties.
 
     The joints keep their pixels and their depths relative to the root, whose pixel becomes that of
-    PoseNet's pelvis; positions, covariance and orientation follow.
+    PoseNet's pelvis; positions and covariance follow, not yet the orientation.
 
     :param measured_mm: the root's Z.
     :param noise_mm: its standard deviation.
-    :param error: the weight set's.
     """
     expected, uncertainty = float(person.root_mm[2]), uncertainty_mm(person)
     # The better known of the two weighs more: a Kalman filter's update.
@@ -49,7 +46,7 @@ def corrected(
     root_mm = camera.back_project(root_px, root_z, intrinsics)
     covariance = camera.ray_covariance(root_mm, float(np.sqrt(1 - gain)) * along_mm, across_mm)
     placed = replace(person, root_px=root_px, root_mm=root_mm, root_covariance_mm2=covariance)
-    return _followed(placed, expected, intrinsics, skeleton, error)
+    return _followed(placed, expected, intrinsics)
 
 
 def moved(
@@ -61,9 +58,11 @@ def moved(
 ) -> Person:
     """A person whose root, and with it PoseNet's pelvis, was found elsewhere by a `SurfaceNet`.
 
-    The other joints keep their pixels and their depths relative to the root.
+    The other joints keep their pixels and their depths relative to the root; the orientation
+    doesn't follow yet.
 
     :param root_mm: (3,) in the camera frame.
+    :param error: the weight set's.
     """
     along_mm, across_mm = _deviations_mm(person)
     if error.surface_mm is not None:
@@ -81,23 +80,13 @@ def moved(
         joints_px=joints_px,
         joints_mm=joints_mm,
     )
-    return _followed(placed, float(person.root_mm[2]), intrinsics, skeleton, error)
+    return _followed(placed, float(person.root_mm[2]), intrinsics)
 
 
-def _followed(
-    person: Person, was_mm: float, intrinsics: Intrinsics, skeleton: Skeleton, error: RootError
-) -> Person:
-    """Joints and orientation of a person whose root's Z was ``was_mm``."""
+def _followed(person: Person, was_mm: float, intrinsics: Intrinsics) -> Person:
+    """A person whose root's Z was ``was_mm``, with the joints where the root is now."""
     joints_z = person.joints_mm[:, 2] + person.root_mm[2] - was_mm
-    joints_mm = camera.back_project(person.joints_px, joints_z, intrinsics)
-    doubt = error.doubt(person.joint_scores)
-    orientation, covariance = root_orientation(joints_mm, skeleton, error, doubt)
-    return replace(
-        person,
-        joints_mm=joints_mm,
-        root_orientation_xyzw=orientation,
-        root_orientation_covariance=covariance,
-    )
+    return replace(person, joints_mm=camera.back_project(person.joints_px, joints_z, intrinsics))
 
 
 def _deviations_mm(person: Person) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import camera, distance
+from .orientation import oriented
 from .skeletons import Skeleton
 from .structures import FloatArray, Intrinsics, JointStatus, Person, RootError
 
@@ -52,7 +53,8 @@ def fuse(
     uncertainty = distance.uncertainty_mm(person)
     if abs(measured - expected) > _GATE * np.hypot(uncertainty, noise):
         return person
-    return distance.corrected(person, measured, noise, intrinsics, skeleton, error)
+    nearer = distance.corrected(person, measured, noise, intrinsics, skeleton)
+    return oriented([nearer], skeleton, error)[0]
 
 
 def _root_depths_mm(

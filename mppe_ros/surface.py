@@ -83,8 +83,9 @@ class SurfaceNet(nn.Module):
     def offsets_mm(self, view: View) -> FloatArray:
         """(N, 3) as `forward`, averaged with what the mirror says, and no farther than anybody's
         pelvis can be."""
-        turned = self(*view.mirrored(self.skeleton))
-        found = (self(*view) + turned * turned.new_tensor(MIRRORED)) / 2
+        both = zip(view, view.mirrored(self.skeleton), strict=True)
+        plain, turned = self(*map(torch.cat, both)).chunk(2)
+        found = (plain + turned * turned.new_tensor(MIRRORED)) / 2
         offsets = found.nan_to_num().clamp(-_MOST_MM, _MOST_MM).numpy()
         return np.asarray(offsets, np.float64)
 
