@@ -191,8 +191,10 @@ def test_a_built_node_waits_for_its_manager_and_ends_on_ctrl_c():
         assert state(robot) == "unconfigured"
         assert change_state(robot, "configure")
         assert change_state(robot, "activate")
+        robot.get_poses(SMALL, INFO)  # from now on what the node publishes comes through
+        answered = len(robot.poses)
         assert node.end(signal.SIGINT) == 0, "".join(node.lines)
-        wait_until(lambda: robot.poses and not robot.poses[-1].poses)
+        wait_until(lambda: len(robot.poses) > answered and not robot.poses[-1].poses)
         wait_until(lambda: is_deleteall(robot.markers[-1]))
         assert not node.has("Traceback")
     finally:
