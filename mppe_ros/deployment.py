@@ -162,9 +162,7 @@ def export(
             "detector": row,
             "detector_size": detector_size,
             "networks": writer.written,
-            weights.SURFACE: _copied(paths[weights.SURFACE], part)
-            if weights.SURFACE in paths
-            else None,
+            weights.SURFACE: _copied(paths.get(weights.SURFACE), part),
         }
         text = json.dumps(description, indent=1)
         (part / weights.DESCRIPTION).write_text(text, encoding="utf-8")
@@ -176,8 +174,10 @@ def export(
         part.rename(folder)
 
 
-def _copied(path: Path, folder: Path) -> dict[str, str]:
-    """A file that torch reads, whatever runs the networks."""
+def _copied(path: Path | None, folder: Path) -> dict[str, str] | None:
+    """A file that torch reads, whatever runs the networks; None of none."""
+    if path is None:
+        return None
     shutil.copyfile(path, folder / path.name)
     return {"file": path.name, "sha256": sha256(path)}
 
@@ -328,6 +328,8 @@ Of `root_pose`:
 * `gamma`: γ; the pelvis' depth is γ · sqrt(fx · fy) · 2000 mm / side of the square crop, image px.
 * `joints_px`, `joints_z_mm`: the joints, crop px, and how far they are behind the pelvis.
 * `joint_scores`: how sure the network is of each, 0..1.
+
+`surface.safetensors`, if there, is what torch mends roots by where there is a depth image.
 
 `{weights.DESCRIPTION}` tells the joint set and all else that the pipeline needs.
 """

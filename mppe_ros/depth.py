@@ -11,19 +11,15 @@ let it mend what is left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from transforms3d.quaternions import quat2mat
 
 from . import camera, distance, surface
 from .orientation import TORSO, oriented
 from .skeletons import Skeleton
-from .structures import FloatArray, Intrinsics, Person, RootError
+from .structures import DepthImage, FloatArray, Intrinsics, Person, RootError
 from .surface import SurfaceNet
-
-DepthImage = npt.NDArray[np.floating[Any]]
 
 # How deep the plane through hips and shoulders lies under the surface that a camera sees, by the
 # side that it is seen from. Measured on generated people with their true joints (docs/depth.md).

@@ -25,14 +25,6 @@ _MIN_LENGTH_MM = 30.0
 _MIN_SINE = math.sin(math.radians(10))
 
 
-def root_orientation(
-    joints_mm: FloatArray, skeleton: Skeleton, error: RootError, doubt: npt.ArrayLike = 1.0
-) -> tuple[FloatArray, FloatArray] | tuple[None, None]:
-    """One person's, of (J, 3), as the fields of `Person`: None and None where it is unknown."""
-    (orientation,), (covariance,) = root_orientations(joints_mm[None], skeleton, error, doubt)
-    return (None, None) if np.isnan(orientation[0]) else (orientation, covariance)
-
-
 def oriented(people: Sequence[Person], skeleton: Skeleton, error: RootError) -> list[Person]:
     """People with the orientations that their joints have."""
     if not people:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 
 from . import camera, crops, depth, weights
-from .depth import DepthImage
 from .detectors import Detector, assemble_detector, build_detector
 from .devices import (
     DeviceError,
@@ -40,7 +39,15 @@ from .networks import (
 from .orientation import root_orientations
 from .runtimes import FileRunner, OpenVinoRunner
 from .skeletons import SKELETONS, Skeleton
-from .structures import Detections, FloatArray, Intrinsics, JointStatus, Person, RootError
+from .structures import (
+    DepthImage,
+    Detections,
+    FloatArray,
+    Intrinsics,
+    JointStatus,
+    Person,
+    RootError,
+)
 from .surface import SurfaceNet
 from .weights import CropSpec
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # programs that only show or record people start without torc
     import torch
 
 FloatArray = npt.NDArray[np.float64]
+DepthImage = npt.NDArray[np.floating[Any]]  # (H, W) m
 Array = TypeVar("Array", "torch.Tensor", FloatArray)  # of what is the same arithmetic in both
 
 # Of a camera that nobody knows anything about; using it is said aloud.

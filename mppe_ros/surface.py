@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from . import camera
 from .checkpoints import load_into, read_state_dict
 from .skeletons import Skeleton
-from .structures import FloatArray, Intrinsics, Person
+from .structures import DepthImage, FloatArray, Intrinsics, Person
 
 # The square of surface that is looked at, with the root in its middle: 1.9 m.
 CELLS, CELL_MM = 48, 40.0
@@ -92,7 +91,7 @@ class SurfaceNet(nn.Module):
 
 def look(
     people: Sequence[Person],
-    depth_m: npt.NDArray[np.floating[Any]],
+    depth_m: DepthImage,
     intrinsics: Intrinsics,
 ) -> View:
     """

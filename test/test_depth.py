@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orientations import root_orientation
 
 from mppe_ros import camera
 from mppe_ros.depth import (
@@ -15,7 +16,7 @@ from mppe_ros.depth import (
     fuse,
     torso_depth_mm,
 )
-from mppe_ros.orientation import TORSO, root_orientation
+from mppe_ros.orientation import TORSO
 from mppe_ros.skeletons import HUMAN36M_17
 from mppe_ros.structures import Intrinsics, Person, RootError
 

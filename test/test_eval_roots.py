@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from orientations import root_orientation
 
 from mppe_ros import camera, depth
 from mppe_ros.evaluation import roots, synthetic
@@ -15,7 +16,6 @@ from mppe_ros.evaluation.depth_noise import DISPARITY_AT_1_M_PX, DISPARITY_STEP_
 from mppe_ros.evaluation.joints import LIMBS_13, PELVIS
 from mppe_ros.evaluation.roots import NOISY, PERFECT, WITHOUT, calibrated, figures, measure
 from mppe_ros.evaluation.truth import Photo, PhotoSet, TruePerson
-from mppe_ros.orientation import root_orientation
 from mppe_ros.structures import Intrinsics, Person, RootError
 
 ERROR = RootError(along=0.1, across_mm=40.0, tilt_rad=0.15, heading_rad=0.4, fused_mm=30.0)

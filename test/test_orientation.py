@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orientations import root_orientation
 from transforms3d.axangles import axangle2mat
 from transforms3d.quaternions import quat2mat
 
-from mppe_ros.orientation import TORSO, body_axes, root_orientation
+from mppe_ros.orientation import TORSO, body_axes
 from mppe_ros.skeletons import HUMAN36M_17, SKELETONS
 from mppe_ros.structures import RootError
 

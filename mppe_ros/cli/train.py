@@ -286,20 +286,13 @@ def gamma(snapshot: Path, data: Path, samples: int, out: Path) -> None:
 @train.command()
 @click.argument("scenes", type=_FOLDER)
 @click.option("--weights", "weight_set", default=DEFAULT, show_default=True, help="Whose roots.")
-@click.option(
-    "--noisy",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="How often each depth image is spoilt, beside being used as it is.",
-)
-@click.option("--passes", type=click.IntRange(1), default=60, show_default=True)
+@click.option("--passes", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def surface(scenes: Path, weight_set: str, noisy: int, passes: int, out: Path) -> None:
+def surface(scenes: Path, weight_set: str, passes: int, out: Path) -> None:
     """Fit the small network that improves a weight set's roots by depth images.
 
     \b
-    mppe synth scenes --out data/depth --count 4096 --depth
+    mppe synth scenes --out data/depth --count 3072 --depth
     mppe train surface data/depth --out surface.safetensors
     """
     from ..evaluation.synthetic import read
@@ -308,7 +301,7 @@ def surface(scenes: Path, weight_set: str, noisy: int, passes: int, out: Path) -
 
     pipeline = Pipeline.load(weight_set)
     try:
-        lessons = surface_fit.collect(pipeline, read(scenes), noisy)
+        lessons = surface_fit.collect(pipeline, read(scenes))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     network = surface_fit.fit(lessons, pipeline.skeleton, passes)

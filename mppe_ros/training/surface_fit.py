@@ -21,6 +21,8 @@ from ..surface import CELL_MM, MIRRORED, SurfaceNet, View
 from .files import write_whole
 
 _BATCH, _RATE, _DECAY = 128, 2e-3, 0.02
+# How often each depth image is spoilt, beside being used as it is.
+_SPOILT = 2
 # How far the root is shifted at random, cells; noise of joints, m.
 _SHIFT, _JOINT_NOISE = 1, 0.01
 # Who is farther off is left out: depth found somebody else.
@@ -38,19 +40,16 @@ class Lessons(NamedTuple):
         return Lessons(View(*(column[rows] for column in self.view)), self.offsets_mm[rows])
 
 
-def collect(
-    pipeline: Pipeline, sets: Sequence[PhotoSet], noisy: int = 2, seed: int = 0
-) -> Lessons:
+def collect(pipeline: Pipeline, sets: Sequence[PhotoSet], seed: int = 0) -> Lessons:
     """What the pipeline finds in pictures that have depth images.
 
-    :param noisy: how often each depth image is spoilt, beside being used as it is.
     :raises ValueError: nobody was found.
     """
     rng = np.random.default_rng(seed)
     parts = [
         part
         for one in sets
-        for part in tqdm(_parts(pipeline, one, noisy, rng), disable=None, unit="picture")
+        for part in tqdm(_parts(pipeline, one, rng), disable=None, unit="picture")
     ]
     if not parts:
         raise ValueError(f"nobody was found in pictures with depth images ({sets[0].folder})")
@@ -59,13 +58,13 @@ def collect(
 
 
 def _parts(
-    pipeline: Pipeline, photo_set: PhotoSet, noisy: int, rng: np.random.Generator
+    pipeline: Pipeline, photo_set: PhotoSet, rng: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     for photo, people, truths in roots.met(pipeline, photo_set):
         metres = roots.depth_image(photo_set, photo)
         if metres is None:
             continue
-        for depth_m in (metres, *(spoil(metres, rng) for _ in range(noisy))):
+        for depth_m in (metres, *(spoil(metres, rng) for _ in range(_SPOILT))):
             fused = depth.fuse(
                 people, depth_m, photo.intrinsics, pipeline.skeleton, pipeline.root_error
             )
