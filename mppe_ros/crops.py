@@ -99,9 +99,11 @@ def crop_people(
     if not cuts:
         return torch.zeros((0, 3, size, size), device=images[0].device if images else None)
     crops = torch.cat(cuts)[np.concatenate(rows).argsort()] if len(cuts) > 1 else cuts[0]
-    if crops.is_floating_point():
+    if crops.requires_grad:
         # Networks are trained on whole grey values; gradients pass straight through.
         crops = crops + (crops.round() - crops).detach()
+    elif crops.is_floating_point():
+        crops = crops.round()
     return crops.contiguous(memory_format=torch.channels_last)
 
 
@@ -120,9 +122,8 @@ def _cut(image: torch.Tensor, boxes: Boxes, size: int, level: int) -> torch.Tens
     if plain and image.device.type == "cpu" and max(image.shape) < _OPENCV_MAX_SIDE:
         # OpenCV itself, which takes a tenth of the time.
         return torch.from_numpy(_warp(image.numpy(), boxes, size, level)).permute(0, 3, 1, 2)
-    there = torch.as_tensor(boxes, dtype=torch.float32, device=image.device)
     pixels = image.permute(2, 0, 1)[None].float()
-    return _sample(_shrink(pixels, level), there, size, level)
+    return _sample(_shrink(pixels, level), boxes, size, level)
 
 
 _OPENCV_MAX_SIDE = 2**15  # of what it warps
@@ -153,9 +154,11 @@ def _shrink(pixels: torch.Tensor, level: int) -> torch.Tensor:
     return F.avg_pool2d(F.pad(pixels, (0, right, 0, bottom), mode="replicate"), 2**level)
 
 
-def _sample(pixels: torch.Tensor, boxes: torch.Tensor, size: int, level: int) -> torch.Tensor:
+def _sample(pixels: torch.Tensor, boxes: Boxes, size: int, level: int) -> torch.Tensor:
     """(1, 3, H, W) at pyramid ``level`` and (n, 4) boxes to (n, 3, size, size)."""
-    steps = torch.arange(size, device=boxes.device, dtype=boxes.dtype) / size - 0.5
+    steps: FloatArray | torch.Tensor = np.arange(size) / size - 0.5
+    if isinstance(boxes, torch.Tensor):
+        steps = torch.as_tensor(steps, dtype=boxes.dtype, device=boxes.device)
     centre = boxes[:, :2] + boxes[:, 2:] / 2
     x = centre[:, :1] + steps * boxes[:, 2:3]  # (n, size), px of the full image
     y = centre[:, 1:] + steps * boxes[:, 3:4]
@@ -163,6 +166,7 @@ def _sample(pixels: torch.Tensor, boxes: torch.Tensor, size: int, level: int) ->
     # A pixel at level l covers 2^l pixels; grid_sample wants -1 and 1 at the outer pixel centres.
     x, y = ((v + 0.5) / 2**level - 0.5 for v in (x, y))
     x, y = x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1
+    x, y = (torch.as_tensor(v, dtype=torch.float32, device=pixels.device) for v in (x, y))
     count = len(boxes)
     grid = torch.stack(
         [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1

@@ -83,9 +83,9 @@ FORMS = {
     "torchscript": Form(".pt", _write_torchscript, "torch"),
 }
 
-# As a share of a result's largest value: 0.1 px of a crop, 0.05 % of a depth; 2 px in fp16, which
-# noise, of which networks are never sure, shows at its worst.
-_TOLERANCES = {"fp32": 5e-4, "fp16": 1e-2}
+# As a share of a result's largest value: 0.1 px of a crop, 0.05 % of a depth; 6 px in fp16, which
+# noise, of which networks are never sure, shows at its worst (on a GPU 1.5e-2; people 0.5 px).
+_TOLERANCES = {"fp32": 5e-4, "fp16": 3e-2}
 
 
 def export(

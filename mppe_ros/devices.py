@@ -14,7 +14,7 @@ import torch
 
 Result = TypeVar("Result")
 
-OWN_BACKENDS = ("auto", "torch", "openvino")
+OWN_BACKENDS = ("auto", "torch", "openvino", "cuda_graphs")
 BACKENDS = (*OWN_BACKENDS, "onnxruntime", "tensorrt")  # with those of exported networks
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -61,11 +61,20 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def select_backend(name: str, device: torch.device, precision: torch.dtype) -> str:
-    """``torch``, ``openvino`` or ``auto``: OpenVINO on a CPU, where it is installed.
+def insist_on_fp32() -> None:
+    """From now on, this process' float32 convolutions are computed as such on GPUs, too.
 
-    :return: torch or openvino.
-    :raises DeviceError: unknown, or OpenVINO where it can't be.
+    Unless told not to, those round factors to 10 bits (TF32): joints move by up to 0.3 px.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def select_backend(name: str, device: torch.device, precision: torch.dtype) -> str:
+    """``torch``, ``openvino``, ``cuda_graphs`` or ``auto``: OpenVINO on a CPU, where it is
+    installed, CUDA graphs on a GPU.
+
+    :return: torch, openvino or cuda_graphs.
+    :raises DeviceError: unknown, or one that can't be here.
     """
     if name not in BACKENDS:
         raise DeviceError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
@@ -76,10 +85,13 @@ def select_backend(name: str, device: torch.device, precision: torch.dtype) -> s
         )
     fits = device.type == "cpu" and precision in (torch.float32, torch.bfloat16)
     installed = find_spec("openvino") is not None
+    on_gpu = device.type == "cuda"
     if name == "auto":
-        return "openvino" if fits and installed else "torch"
+        return "cuda_graphs" if on_gpu else "openvino" if fits and installed else "torch"
+    if name == "cuda_graphs" and not on_gpu:
+        raise DeviceError("backend cuda_graphs is for GPUs: use backend auto or torch on a CPU")
     if name == "openvino" and not fits:
-        raise DeviceError("backend openvino is for CPUs: use backend torch on a GPU")
+        raise DeviceError("backend openvino is for CPUs: use backend auto or torch on a GPU")
     if name == "openvino" and not installed:
         raise DeviceError("backend openvino needs a package: pip install openvino")
     return name

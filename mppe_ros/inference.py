@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,14 @@ def lower_precision(network: Network, precision: torch.dtype) -> Network:
     return network
 
 
+def constants(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """(N,) of the type and on the device of ``like``.
+
+    Filled there: a copy from the host can't be in a CUDA graph.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 class Autocast(nn.Module):
     """Runs a module in lower precision; what comes out is float32 again."""
 
@@ -38,9 +47,9 @@ class Autocast(nn.Module):
         super().__init__()
         self.module, self.precision = lower_precision(module, precision), precision
 
-    def forward(self, x: torch.Tensor) -> Any:
-        with torch.autocast(x.device.type, self.precision):
-            y = self.module(x)
+    def forward(self, *arguments: torch.Tensor) -> Any:
+        with torch.autocast(arguments[0].device.type, self.precision):
+            y = self.module(*arguments)
         if isinstance(y, dict):
             return {key: value.float() for key, value in y.items()}
         return tuple(value.float() for value in y) if isinstance(y, tuple) else y.float()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .inference import constants
 from .runtimes import Argument, Range, Runner, is_recorded
 from .skeletons import Skeleton
 from .trunks import (
@@ -226,7 +227,7 @@ def _decode_gaussians(volume: torch.Tensor, _: int) -> tuple[torch.Tensor, torch
 def _decode_coordinates(unit: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
     # 0 is the middle, so that a network that knows nothing says something sensible. It doesn't
     # know how sure it is.
-    scale = unit.new_tensor([cells, cells, DEPTH_BINS])
+    scale = constants([cells, cells, DEPTH_BINS], unit)
     return (unit + 0.5) * scale, torch.ones_like(unit[..., 0])
 
 
@@ -336,14 +337,13 @@ class _CellRootPose(nn.Module):
         if flip_test:
             joints, mirrored = _halves(joints, crops)
             scores, mirrored_scores = _halves(scores, crops)
-            order = self.skeleton.mirrored
-            mirrored = mirrored[:, order]
+            mirrored = _swapped(mirrored, self.skeleton)
             # The reference mirrors about cell 31.5 although its cells start at px 0, not at
             # their centres; the published figures include this.
             last_cell = crops.shape[-1] // HEATMAP_STRIDE - 1
             mirrored_x = last_cell - mirrored[..., :1]
             joints = (joints + torch.cat([mirrored_x, mirrored[..., 1:]], -1)) / 2
-            scores = (scores + mirrored_scores[:, order]) / 2
+            scores = (scores + _swapped(mirrored_scores, self.skeleton)) / 2
         depth = (joints[..., 2] / DEPTH_BINS * 2 - 1) * DEPTH_RANGE_MM
         return CropPoses(
             root * HEATMAP_STRIDE, gamma, joints[..., :2] * HEATMAP_STRIDE, depth, scores
@@ -416,9 +416,14 @@ class _UnitPoses(NamedTuple):
     scores: torch.Tensor  # (N, J)
 
     def mirrored(self, skeleton: Skeleton) -> _UnitPoses:
-        order = skeleton.mirrored
-        joints, scores = _mirror_x(self.joints[:, order]), self.scores[:, order]
-        return _UnitPoses(_mirror_x(self.root), self.gamma, joints, scores)
+        joints, scores = (_swapped(both, skeleton) for both in (self.joints, self.scores))
+        return _UnitPoses(_mirror_x(self.root), self.gamma, _mirror_x(joints), scores)
+
+
+def _swapped(joints: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
+    """(N, J, ...) with left and right exchanged."""
+    # An index would be copied from the host, which CUDA graphs can't.
+    return torch.stack([joints[:, index] for index in skeleton.mirrored], 1)
 
 
 def _mirror_x(unit: torch.Tensor) -> torch.Tensor:
@@ -429,7 +434,7 @@ def _unit_soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     """:func:`soft_argmax` with positions as fractions of the map, cells read at their centres."""
     cells, scores = soft_argmax(heatmaps)
     sizes = heatmaps.shape[2:][::-1]  # width, height and, of a volume, depth
-    return (cells + 0.5) / cells.new_tensor(sizes), scores
+    return (cells + 0.5) / constants([int(n) for n in sizes], cells), scores
 
 
 class SharedRootPose(_UnitRootPose):

@@ -55,7 +55,8 @@ class Settings:
     device: str = _row("auto", "auto, cpu, cuda or cuda:N.", read_only=True)
     backend: str = _row(
         "auto",
-        "What runs the networks: torch or openvino, of exported networks onnxruntime or tensorrt.",
+        "What runs the networks: torch, openvino (CPUs) or cuda_graphs (GPUs), of exported "
+        "networks onnxruntime or tensorrt.",
         choices=BACKENDS,
         read_only=True,
     )

@@ -21,6 +21,7 @@ from .devices import (
     DeviceError,
     Portions,
     StageClock,
+    insist_on_fp32,
     select_backend,
     select_device,
     select_exported_backend,
@@ -37,7 +38,7 @@ from .networks import (
     network_name,
 )
 from .orientation import root_orientations
-from .runtimes import FileRunner, OpenVinoRunner
+from .runtimes import RUNNERS, FileRunner
 from .skeletons import SKELETONS, Skeleton
 from .structures import (
     DepthImage,
@@ -134,9 +135,9 @@ class Pipeline:
 
         :param weight_set: a name of the registry, ``ROOTNET,POSENET`` (two paths), or a folder of
             exported networks.
-        :param backend: torch, openvino, or auto: OpenVINO on a CPU, where it is installed. Of
-            exported networks onnxruntime, tensorrt, or auto: TensorRT's engines on a GPU, where
-            they have been built.
+        :param backend: torch, openvino, cuda_graphs, or auto: OpenVINO on a CPU, where it is
+            installed, CUDA graphs on a GPU. Of exported networks onnxruntime, tensorrt, or auto:
+            TensorRT's engines on a GPU, where they have been built.
         :param detector: a row of ``detectors.DETECTORS`` or a detector, instead of the set's own.
         :param detector_file: weights for that row.
         :param detector_size: px that the image's shorter side is scaled to for it; None = as the
@@ -149,6 +150,9 @@ class Pipeline:
         chosen = weights.find(weight_set)
         digest = weights.verify(chosen)
         paths = weights.locate(chosen)
+        dtype = torch.float32 if chosen.exported else select_precision(precision, torch_device)
+        if dtype == torch.float32:
+            insist_on_fp32()
         estimator: RootPoseEstimator
         if chosen.exported:
             networks = {name: path for name, path in paths.items() if name != weights.SURFACE}
@@ -156,14 +160,13 @@ class Pipeline:
             estimator = CompiledRootPose(
                 SKELETONS[chosen.joints], lambda flip_test: files.open(network_name(flip_test))
             )
-            dtype, run = torch.float32, None
+            run = None
             if not detector and detector_file is None:
                 size = detector_size or chosen.exported.detector_size
                 detector = assemble_detector(chosen.detector, files, size)
         else:
-            dtype = select_precision(precision, torch_device)
-            on_openvino = select_backend(backend, torch_device, dtype) == "openvino"
-            run = OpenVinoRunner(dtype) if on_openvino else None
+            runner = RUNNERS.get(select_backend(backend, torch_device, dtype))
+            run = runner(dtype) if runner else None
             network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
             if run:
                 estimator = CompiledRootPose(

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -221,6 +222,100 @@ def _openvino() -> tuple[Any, Any]:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     openvino = import_module("openvino")
     return openvino, openvino.Core()
+
+
+# ---------------------------------------------------------------- CUDA graphs
+
+
+@dataclass(frozen=True)
+class CudaGraphRunner:
+    """Has a GPU repeat what torch once told it to do, kernel by kernel (CUDA graphs).
+
+    Small networks take longer to be told than to be computed.
+    """
+
+    precision: torch.dtype = torch.float32
+
+    def __call__(
+        self, name: str, network: nn.Module, arguments: Sequence[Argument], results: Sequence[str]
+    ) -> nn.Module:
+        lower = self.precision != torch.float32
+        return CudaGraphs(Autocast(network, self.precision) if lower else network, arguments)
+
+
+class CudaGraphs(nn.Module):
+    """A network as graphs: one for each size of its arguments, made when that size first comes.
+
+    Each new size takes cuDNN seconds. So a batch is filled up to a power of two, and where only
+    the batch's size varies, the graphs of the usual ones are made at once. The least recently used
+    graph goes when there are too many: a camera has one size of images.
+
+    :param network: of whose arguments' and results' first dimensions each is the batch's.
+    """
+
+    AT_ONCE = (1, 2, 4, 8, 16)  # items in a batch
+    MOST = 12  # graphs
+
+    def __init__(self, network: nn.Module, arguments: Sequence[Argument]) -> None:
+        super().__init__()
+        self.network = network
+        self._graphs: OrderedDict[tuple[torch.Size, ...], _Graph] = OrderedDict()
+        self._pool = torch.cuda.graph_pool_handle()  # no two of them run at once
+        if all(set(argument.variable) == {0} for argument in arguments):
+            for count in self.AT_ONCE:
+                examples = [argument.example[:1] for argument in arguments]
+                self(*(one.expand(count, *one.shape[1:]) for one in examples))
+
+    @torch.inference_mode()
+    def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All of the network's results, in their order, whatever structure they had."""
+        count = arguments[0].shape[0]
+        batch = 1 << (count - 1).bit_length()
+        key = tuple(torch.Size((batch, *argument.shape[1:])) for argument in arguments)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            while len(self._graphs) >= self.MOST:
+                self._graphs.popitem(last=False)
+            graph = _Graph(self.network, arguments, batch, self._pool)
+        self._graphs[key] = graph
+        return graph(*arguments)
+
+
+class _Graph:
+    """A network's graph for one size of its arguments."""
+
+    def __init__(
+        self, network: nn.Module, arguments: Sequence[torch.Tensor], batch: int, pool: Any
+    ) -> None:
+        self._inputs = [_room_for(argument, batch) for argument in arguments]
+        network(*self._inputs)  # libraries choose their kernels, and too little memory shows
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads, of other cameras, may go on meanwhile.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            results = network(*self._inputs)
+        self._results = (results,) if isinstance(results, torch.Tensor) else tuple(results)
+
+    def __call__(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        count = len(arguments[0])
+        for place, argument in zip(self._inputs, arguments, strict=True):
+            place[:count].copy_(argument)
+        self._graph.replay()
+        # The next run writes where this one did.
+        return tuple(result[:count].clone() for result in self._results)
+
+
+def _room_for(argument: torch.Tensor, batch: int) -> torch.Tensor:
+    """Zeros for ``batch`` rows like an argument's, that lie in memory as those do."""
+    columns = argument.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if columns else torch.contiguous_format
+    zeros = argument.new_zeros((batch, *argument.shape[1:]))
+    return zeros.contiguous(memory_format=layout) if argument.ndim == 4 else zeros
+
+
+RUNNERS: dict[str, Callable[[torch.dtype], Runner]] = {
+    "openvino": OpenVinoRunner,
+    "cuda_graphs": CudaGraphRunner,
+}
 
 
 # ---------------------------------------------------------------- exported networks

@@ -20,6 +20,7 @@ import torch
 
 from .cache import cache_folder
 from .checkpoints import CheckpointError, load_into, read_metadata, read_state_dict, sha256
+from .inference import constants
 from .networks import (
     DECODERS,
     DEPTH_BINS,
@@ -66,7 +67,7 @@ class CropSpec:
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) grey values 0..255, RGB, as the networks expect them: float32."""
         pixels = pixels.float()
-        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (constants(v, pixels)[:, None, None] for v in (self.mean, self.std))
         return (pixels * self.input_scale - mean) / std
 
     def metadata(self) -> dict[str, str]:

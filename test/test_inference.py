@@ -16,7 +16,7 @@ from mppe_ros import runtimes
 from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons
 from mppe_ros.detectors.coco import TorchvisionPersons
 from mppe_ros.devices import DeviceError, select_backend
-from mppe_ros.inference import fold_batch_norms, lower_precision, prepare
+from mppe_ros.inference import Autocast, fold_batch_norms, lower_precision, prepare
 from mppe_ros.networks import (
     CompiledRootPose,
     CropPoses,
@@ -105,6 +105,31 @@ def test_bfloat16_is_within_a_pixel_and_a_hundredth(network: nn.Module, flip_tes
     with torch.autocast("cpu", torch.bfloat16):
         found = lower(seen, flip_test)
     assert_near(found, network(seen, flip_test), px=1.0, share=0.01)
+
+
+class _Sum(nn.Module):
+    """A network of several arguments, with several results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        both = self.linear(first) + self.linear(second)
+        return both, both.sum(1)
+
+
+@torch.inference_mode()
+def test_lower_precision_passes_all_arguments_and_gives_float32() -> None:
+    torch.manual_seed(0)
+    network = _Sum()
+    seen = torch.randn(3, 4), torch.randn(3, 4)
+    expected = network(*seen)
+    found = Autocast(copy.deepcopy(network), torch.bfloat16)(*seen)
+    for value, wanted in zip(found, expected, strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, wanted, atol=0.1, rtol=0)
+        assert not torch.equal(value, wanted)
 
 
 @needs_openvino
@@ -200,12 +225,14 @@ def test_a_pipeline_on_openvino_sees_what_one_on_torch_sees() -> None:
 
 def test_backends_are_chosen_by_name_device_and_precision() -> None:
     assert select_backend("torch", CPU, torch.float32) == "torch"
-    assert select_backend("auto", torch.device("cuda"), torch.float16) == "torch"
+    assert select_backend("auto", torch.device("cuda"), torch.float16) == "cuda_graphs"
     installed = find_spec("openvino") is not None
     assert select_backend("auto", CPU, torch.float32) == ("openvino" if installed else "torch")
-    with pytest.raises(DeviceError, match="backend torch on a GPU"):
+    with pytest.raises(DeviceError, match="backend auto or torch on a GPU"):
         select_backend("openvino", torch.device("cuda"), torch.float16)
-    with pytest.raises(DeviceError, match="none of auto, torch, openvino, onnx"):
+    with pytest.raises(DeviceError, match="backend auto or torch on a CPU"):
+        select_backend("cuda_graphs", CPU, torch.float32)
+    with pytest.raises(DeviceError, match="none of auto, torch, openvino, cuda_graphs, onnx"):
         select_backend("tvm", CPU, torch.float32)
 
 

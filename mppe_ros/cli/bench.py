@@ -87,7 +87,7 @@ def bench(
     if out is not None:
         make_folder(out)
     options = Options(blazepose=blazepose, rounds=rounds, **choices)
-    record: dict[str, Any] = {"machine": _machine(pin_threads(threads), options.device)}
+    record: dict[str, Any] = {"machine": _machine(pin_threads(threads), options)}
     with tempfile.TemporaryDirectory() as folder:
         record |= _measure(options, Path(folder), sweep, frames)
     if dds is None:
@@ -95,8 +95,7 @@ def bench(
     record |= _over_dds(options) if dds else {}
     record = {**dict.fromkeys(_headlines()), **record}
     of = record["machine"]
-    backend = "OpenVINO" if of["openvino"] and options.backend != "torch" else "torch alone"
-    text = f"{of['device']}, {of['threads']} threads, torch {of['torch']}, {backend}\n\n"
+    text = f"{of['device']}, {of['threads']} threads, torch {of['torch']}, {of['backend']}\n\n"
     text += markdown(record)
     if out is not None:
         (out / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -148,15 +147,15 @@ def _bar(total: int, text: str) -> Iterator[Callable[[], Any]]:
         yield bar.update
 
 
-def _machine(threads: int, device: str) -> dict[str, Any]:
+def _machine(threads: int, options: Any) -> dict[str, Any]:
     import torch
 
-    from ..devices import select_device
+    from ..devices import select_backend, select_device
 
-    chosen = select_device(device)
+    chosen = select_device(options.device)
+    backend = select_backend(options.backend, chosen, torch.float32)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else _processor()
-    openvino = find_spec("openvino") is not None
-    return {"device": name, "threads": threads, "torch": torch.__version__, "openvino": openvino}
+    return {"device": name, "threads": threads, "torch": torch.__version__, "backend": backend}
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -196,20 +197,21 @@ def resize_area(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def area_means(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """What :func:`resize_area` does to large images, on any device."""
-    return _shrink(_shrink(batch, size[0], 1), size[1], 2).round().to(torch.uint8)
+    count, height, width, channels = batch.shape
+    rows, columns = _shares(height, size[0], batch.device), _shares(width, size[1], batch.device)
+    # Two matrix products: on a GPU they take less time than anything that has more steps.
+    shrunk = rows @ batch.reshape(count, height, -1).float()
+    means = columns @ shrunk.reshape(count, size[0], width, channels)
+    return means.round().to(torch.uint8)
 
 
-def _shrink(x: torch.Tensor, length: int, dim: int) -> torch.Tensor:
-    """Average ``dim`` over ``length`` equal intervals; a pixel counts by how much of it is in."""
-    pixels = x.shape[dim]
+@lru_cache(maxsize=8)  # of a camera's images both are always the same
+def _shares(pixels: int, length: int, device: torch.device) -> torch.Tensor:
+    """(length, pixels): how much of each of ``length`` equal intervals each pixel fills."""
     step = pixels / length
-    start = torch.arange(length, dtype=torch.float64, device=x.device) * step
-    along = [-1 if axis == dim else 1 for axis in range(x.ndim)]
-    total = torch.zeros((), device=x.device)
-    for tap in range(math.ceil(step) + 1):
-        pixel = start.floor() + tap
-        inside = torch.minimum(start + step, pixel + 1) - torch.maximum(start, pixel)
-        weight = (inside.clamp(min=0) / step).float().view(along)
-        index = pixel.long().clamp(max=pixels - 1)
-        total = total + x.index_select(dim, index) * weight
-    return total
+    start = np.arange(length)[:, None] * step
+    pixel = np.arange(pixels)
+    inside = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
+    shares = (inside.clip(min=0) / step).astype(np.float32)
+    with torch.inference_mode(False):
+        return torch.from_numpy(shares).to(device)
