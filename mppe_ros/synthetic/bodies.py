@@ -329,11 +329,17 @@ def _bone_rotations(model: BodyModel, body: Body, pose: Pose) -> NDArray[np.floa
         }
         bones.update({f"{bone}.{side}": matrix for bone, matrix in of_side.items()})
     _curl_fingers(bones, rest, pose.finger_curl)
-    result = np.empty((len(model.bone_names), 3, 3))
-    for i, name in enumerate(model.bone_names):
-        matrix = bones.get(name)
-        result[i] = result[model.bone_parents[i]] if matrix is None else matrix
-    return result
+    return np.array(list(bones.values()))[_followed(model, tuple(bones))]
+
+
+@functools.lru_cache(maxsize=4)
+def _followed(model: BodyModel, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """(B,) which of the named bones each bone turns with: itself, or whatever carries it."""
+    rows = {name: row for row, name in enumerate(names)}
+    found: list[int] = []
+    for name, parent in zip(model.bone_names, model.bone_parents.tolist(), strict=True):
+        found.append(rows[name] if name in rows else found[parent])
+    return np.array(found)
 
 
 def _curl_fingers(
@@ -364,10 +370,19 @@ def joints_muco(
     :param head_top: (3,), the posed ``top_vertex``.
     :return: (21, 3), in the frame and unit of ``posed``.
     """
-    head = {name: posed.heads[i] for i, name in enumerate(model.bone_names)}
-    rows = [np.asarray(head_top), head["neck01"]]
-    rows += [head[f"{bone}.{s}"] for s in "RL" for bone in ("upperarm01", "lowerarm01", "wrist")]
-    rows += [head[f"{bone}.{s}"] for s in "RL" for bone in ("upperleg01", "lowerleg01", "foot")]
-    rows += [(head["upperleg01.L"] + head["upperleg01.R"]) / 2, head["spine03"], head["head"]]
-    rows += [head["finger3-1.R"], head["finger3-1.L"], head["toe2-3.R"], head["toe2-3.L"]]
-    return np.array(rows, np.float64)
+    first, hips, last = (posed.heads[rows] for rows in _joint_bones(model))
+    pelvis = (hips[0] + hips[1]) / 2
+    return np.concatenate([np.asarray(head_top, np.float64)[None], first, pelvis[None], last])
+
+
+@functools.lru_cache(maxsize=4)
+def _joint_bones(model: BodyModel) -> tuple[list[int], list[int], list[int]]:
+    """Whose heads are MuCo's joints: those before the pelvis, the hips, those after it."""
+    limbs = ("upperarm01", "lowerarm01", "wrist"), ("upperleg01", "lowerleg01", "foot")
+    before = ["neck01", *(f"{bone}.{side}" for limb in limbs for side in "RL" for bone in limb)]
+    after = ["spine03", "head", "finger3-1.R", "finger3-1.L", "toe2-3.R", "toe2-3.L"]
+    first, hips, last = (
+        [model.bone(name) for name in names]
+        for names in (before, ("upperleg01.L", "upperleg01.R"), after)
+    )
+    return first, hips, last

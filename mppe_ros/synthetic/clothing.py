@@ -377,7 +377,8 @@ class Wardrobe:
         :param inside: (V,), m, how far inside the hem a vertex lies; the cloth ends at 0.
         """
         faces = faces[(inside[faces] > 0).any(axis=1)]
-        rest, average = (hemmed(v, faces, inside) for v in (body.vertices, self.model.average))
+        cut = Cut.of(faces, inside)
+        rest, average = (cut.hemmed(v) for v in (body.vertices, self.model.average))
         rest += np.float32(ease_m) * kernel.vertex_normals(rest, faces)
         return Layer(
             rest,
@@ -488,22 +489,40 @@ def _draw_length(
     return float(lengths[int(rng.choice(3, p=odds))])
 
 
-def hemmed(vertices: Floats, faces: Ints, inside: NDArray[Any]) -> Floats:
-    """Draw the outer vertices of a cut surface back onto its hem.
+@dataclass(frozen=True)
+class Cut:
+    """Where the hem of a cut surface crosses edges, E of them."""
 
-    :param faces: those with at least one vertex inside.
-    :param inside: (V,), > 0 inside; the hem is where it crosses 0 along the edges.
-    :return: (V, 3), a copy.
-    """
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    within, outside = edges[(inside[edges[:, 0]] > 0) & (inside[edges[:, 1]] <= 0)].T
-    share = inside[within] / (inside[within] - inside[outside])
-    crossing = vertices[within] + share[:, None] * (vertices[outside] - vertices[within])
-    total, count = np.zeros_like(vertices), np.zeros((len(vertices), 1), np.float32)
-    np.add.at(total, outside, crossing.astype(np.float32))
-    np.add.at(count, outside, np.float32(1))
-    return np.where(count > 0, total / np.maximum(count, 1), vertices)
+    within: Ints  # (E,) the edge's vertex inside
+    outside: Ints  # (E,) the other
+    share: NDArray[Any]  # (E, 1) of the way from the one to the other
+    moved: Ints  # the vertices that `outside` names
+    row: NDArray[np.intp]  # (E,) which of them
+    edges: NDArray[np.float32]  # (M, 1) how many end at each of them
+
+    @classmethod
+    def of(cls, faces: Ints, inside: NDArray[Any]) -> Cut:
+        """
+        :param faces: those with at least one vertex inside.
+        :param inside: (V,), > 0 inside; the hem is where it crosses 0 along the edges.
+        """
+        faces = faces[(inside[faces] <= 0).any(axis=1)]
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        edges = np.concatenate([edges, edges[:, ::-1]])
+        within, outside = edges[(inside[edges[:, 0]] > 0) & (inside[edges[:, 1]] <= 0)].T
+        share = inside[within] / (inside[within] - inside[outside])
+        moved, row, count = np.unique(outside, return_inverse=True, return_counts=True)
+        return cls(within, outside, share[:, None], moved, row, count[:, None].astype(np.float32))
+
+    def hemmed(self, vertices: Floats) -> Floats:
+        """Draw the outer vertices (V, 3) back onto the hem: a copy."""
+        start, end = vertices[self.within], vertices[self.outside]
+        crossing = start + self.share * (end - start)
+        total = np.zeros((len(self.moved), 3), np.float32)
+        np.add.at(total, self.row, crossing.astype(np.float32))
+        result = vertices.copy()
+        result[self.moved] = total / self.edges
+        return result
 
 
 def _merge(layers: Sequence[Layer]) -> Layer:

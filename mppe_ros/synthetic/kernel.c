@@ -7,6 +7,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 typedef struct {
     float rotation[9], translation[3]; /* world -> camera */
@@ -103,13 +106,84 @@ static int32_t ceil_int(float x) {
 
 /* ---- z-buffer -------------------------------------------------------------------------------- */
 
+#define NEAREST 0.1f /* m */
+
+/* Where a triangle is drawn. */
+struct Target {
+    int32_t face;
+    float *inverse_depth;
+    int32_t *face_id;
+    float *barycentric; /* weight / z until the end */
+};
+
+static void see(const struct Target *target, size_t o, float w0, float w1, float w2) {
+    float near = w0 + w1 + w2; /* 1/z */
+    if (near > target->inverse_depth[o] && near < 1 / NEAREST) {
+        target->inverse_depth[o] = near;
+        if (target->face_id) {
+            target->face_id[o] = target->face;
+            target->barycentric[2 * o] = w1;
+            target->barycentric[2 * o + 1] = w2;
+        }
+    }
+}
+
+static int any(Ints flags) {
+#ifdef __SSE2__
+    return _mm_movemask_ps((__m128)flags);
+#else
+    return flags[0] | flags[1] | flags[2] | flags[3];
+#endif
+}
+
+/* The pixels of a row that lie in a triangle. w: weights / z of its corners at `left`; step: their
+ * slopes; o: where the row begins. */
+static void draw_row(const struct Target *target, Floats w, Floats step, int left, int right,
+                     size_t o) {
+    if (any((w < 0) & (step <= 0))) return; /* what is negative and falls stays so */
+    int entered = 0; /* a row enters and leaves a triangle once */
+    for (int x = left; x <= right; x++) {
+        if (!any(w < 0)) {
+            entered = 1;
+            see(target, o + x, w[0], w[1], w[2]);
+        } else if (entered) {
+            return;
+        }
+        w += step;
+    }
+}
+
+/* Four rows from y on, if there are so many, side by side: of large triangles' boxes most lies
+ * beside them. start: weights / z of the corners at (left, y). */
+static void draw_rows(const struct Target *target, Floats start, Floats step_u, Floats step_v,
+                      int left, int right, int y, int bottom, int width) {
+    Floats w[3];
+    Ints open = {0}, entered = {0};
+    for (int row = 0; row < 4; row++, start += step_v) {
+        for (int k = 0; k < 3; k++) w[k][row] = start[k];
+        open[row] = y + row > bottom || any((start < 0) & (step_u <= 0)) ? 0 : -1;
+    }
+    if (!any(open)) return;
+    for (int x = left; x <= right; x++) {
+        Ints inside = (w[0] >= 0) & (w[1] >= 0) & (w[2] >= 0) & open;
+        if (any(inside | entered)) {
+            for (int row = 0; row < 4; row++)
+                if (inside[row])
+                    see(target, (size_t)(y + row) * width + x, w[0][row], w[1][row], w[2][row]);
+            entered |= inside;
+            open &= inside | ~entered;
+            if (!any(open)) return;
+        }
+        for (int k = 0; k < 3; k++) w[k] += all(step_u[k]);
+    }
+}
+
 /* Draw triangles into inverse_depth (1/z, larger is nearer; start with zeros), face_id (start with
  * -1) and barycentric (weights of corners 1 and 2; both may be NULL). Homogeneous edge functions
  * (Olano and Greer, 1997): triangles that cross the camera's plane need no clipping. */
 void rasterize(const Camera *camera, int vertices, const float *world, int faces,
                const int32_t *corners, float *inverse_depth, int32_t *face_id,
                float *barycentric) {
-    const float nearest = 0.1f; /* m */
     int width = camera->width, height = camera->height;
     struct Seen {
         float z, u, v;       /* in the camera frame, m; in pixels */
@@ -124,7 +198,7 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
     for (int v = first; v <= last; v++) {
         float q[3];
         to_camera(camera, world + 3 * v, q);
-        float inverse = 1 / fmaxf(q[2], nearest);
+        float inverse = 1 / fmaxf(q[2], NEAREST);
         seen[v].z = q[2];
         seen[v].u = camera->fx * q[0] * inverse + camera->cx;
         seen[v].v = camera->fy * q[1] * inverse + camera->cy;
@@ -134,7 +208,7 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
     for (int f = 0; f < faces; f++) {
         const struct Seen *q[3];
         for (int k = 0; k < 3; k++) q[k] = seen + corners[3 * f + k];
-        int behind = (q[0]->z < nearest) + (q[1]->z < nearest) + (q[2]->z < nearest);
+        int behind = (q[0]->z < NEAREST) + (q[1]->z < NEAREST) + (q[2]->z < NEAREST);
         if (behind == 3) continue;
         float low[2] = {0, 0}, high[2] = {(float)width, (float)height};
         if (!behind) {
@@ -161,42 +235,27 @@ void rasterize(const Camera *camera, int vertices, const float *world, int faces
         }
         double determinant = p[0][0] * edge[0][0] + p[0][1] * edge[0][1] + p[0][2] * edge[0][2];
         if (fabs(determinant) < 1e-12) continue;
-        float step_u[3], step_v[3], start[3]; /* weight / z, and its slopes */
+        Floats step_u = {0}, step_v = {0}, start = {0}; /* weight / z, and its slopes */
         for (int k = 0; k < 3; k++) {
             double s = 1 / determinant;
             step_u[k] = (float)(edge[k][0] * s);
             step_v[k] = (float)(edge[k][1] * s);
             start[k] = (float)((edge[k][0] * left + edge[k][1] * top + edge[k][2]) * s);
         }
-        for (int y = top; y <= bottom; y++) {
-            float w0 = start[0], w1 = start[1], w2 = start[2];
-            int entered = 0; /* a row enters and leaves a triangle once */
-            /* Or never: what is negative and falls stays so. */
-            int never = (w0 < 0 && step_u[0] <= 0) || (w1 < 0 && step_u[1] <= 0) ||
-                        (w2 < 0 && step_u[2] <= 0);
-            for (int x = never ? right + 1 : left; x <= right; x++) {
-                if (w0 >= 0 && w1 >= 0 && w2 >= 0) {
-                    entered = 1;
-                    float near = w0 + w1 + w2; /* 1/z */
-                    size_t o = (size_t)y * width + x;
-                    if (near > inverse_depth[o] && near < 1 / nearest) {
-                        inverse_depth[o] = near;
-                        if (face_id) {
-                            face_id[o] = f;
-                            barycentric[2 * o] = w1 / near;
-                            barycentric[2 * o + 1] = w2 / near;
-                        }
-                    }
-                } else if (entered) {
-                    break;
-                }
-                w0 += step_u[0];
-                w1 += step_u[1];
-                w2 += step_u[2];
-            }
-            for (int k = 0; k < 3; k++) start[k] += step_v[k];
+        struct Target target = {f, inverse_depth, face_id, barycentric};
+        int together = bottom - top < 3 || right - left < 8 ? 1 : 4;
+        for (int y = top; y <= bottom; y += together) {
+            if (together == 1)
+                draw_row(&target, start, step_u, left, right, (size_t)y * width);
+            else
+                draw_rows(&target, start, step_u, step_v, left, right, y, bottom, width);
+            for (int row = 0; row < together; row++) start += step_v;
         }
     }
+    /* Once for each pixel instead of each surface in it. */
+    for (size_t o = 0; face_id && o < (size_t)width * height; o++)
+        if (face_id[o] >= 0)
+            for (int k = 0; k < 2; k++) barycentric[2 * o + k] /= inverse_depth[o];
     free(seen);
 }
 
@@ -303,6 +362,13 @@ static void wrinkle(const Material *m, const float *p, float *normal) {
 
 /* ---- light ----------------------------------------------------------------------------------- */
 
+/* Whether the light's map has nothing nearer at a pixel than 1 / limit; beside it there is nothing. */
+static int reaches(const Light *light, int x, int y, float limit) {
+    int width = light->camera.width, height = light->camera.height;
+    if (x < 0 || y < 0 || x >= width || y >= height) return 1;
+    return light->inverse_depth[(size_t)y * width + x] <= limit;
+}
+
 /* Share of a light that reaches a point: 4x4 comparisons spread over the soft edge. */
 static float visibility(const Light *light, const float *point, const float *normal) {
     if (!light->inverse_depth) return 1;
@@ -314,18 +380,16 @@ static float visibility(const Light *light, const float *point, const float *nor
     float u = camera->fx * q[0] / q[2] + camera->cx, v = camera->fy * q[1] / q[2] + camera->cy;
     if (u < 0 || v < 0 || u > camera->width - 1 || v > camera->height - 1) return 1;
     float limit = 1 / (q[2] - 0.012f), lit = 0;
-    /* Corners of the grid first: where they agree, the rest mostly does too. */
-    static const int order[16] = {0, 3, 12, 15, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14};
-    for (int t = 0; t < 16; t++) {
-        int cell = order[t];
-        int x = (int)(u + ((cell & 3) - 1.5f) * 0.5f * light->softness + 0.5f);
-        int y = (int)(v + ((cell >> 2) - 1.5f) * 0.5f * light->softness + 0.5f);
-        if (x < 0 || y < 0 || x >= camera->width || y >= camera->height)
-            lit += 1;
-        else
-            lit += light->inverse_depth[(size_t)y * camera->width + x] <= limit;
-        if (t == 3 && (lit == 0 || lit == 4)) return lit / 4;
+    int x[4], y[4];
+    for (int k = 0; k < 4; k++) {
+        x[k] = (int)(u + (k - 1.5f) * 0.5f * light->softness + 0.5f);
+        y[k] = (int)(v + (k - 1.5f) * 0.5f * light->softness + 0.5f);
     }
+    /* Corners of the grid first: where they agree, the rest mostly does too. */
+    for (int c = 0; c < 4; c++) lit += reaches(light, x[c & 1 ? 3 : 0], y[c & 2 ? 3 : 0], limit);
+    if (lit == 0 || lit == 4) return lit / 4;
+    for (int c = 0; c < 16; c++)
+        if ((c % 4) % 3 || (c / 4) % 3) lit += reaches(light, x[c % 4], y[c / 4], limit);
     return lit / 16;
 }
 
@@ -436,7 +500,14 @@ void ambient_occlusion(const Camera *camera, const float *inverse_depth, float r
                        float *open) {
     int width = camera->width, height = camera->height;
     float *offsets = malloc(sizeof(float) * 2 * 16 * (size_t)samples);
-    if (!offsets) return;
+    float *depths = malloc(sizeof(float) * (size_t)width * height); /* 0: nothing is there */
+    if (!offsets || !depths) {
+        free(offsets);
+        free(depths);
+        return;
+    }
+    for (size_t o = 0; o < (size_t)width * height; o++)
+        depths[o] = inverse_depth[o] > 0 ? 1 / inverse_depth[o] : 0;
     for (int cell = 0; cell < 16; cell++)
         for (int s = 0; s < samples; s++) {
             float angle = 2.3999632f * s + (hash(cell, 5, 7) & 255) / 40.7f;
@@ -449,7 +520,7 @@ void ambient_occlusion(const Camera *camera, const float *inverse_depth, float r
             size_t o = (size_t)y * width + x;
             open[o] = 1;
             if (inverse_depth[o] <= 0) continue;
-            float depth = 1 / inverse_depth[o], hidden = 0;
+            float depth = depths[o], hidden = 0;
             float reach = fminf(radius * camera->fx * inverse_depth[o], 0.1f * width);
             if (reach < 1) continue;
             const float *offset = offsets + 2 * samples * ((y & 3) * 4 + (x & 3));
@@ -460,8 +531,8 @@ void ambient_occlusion(const Camera *camera, const float *inverse_depth, float r
                     continue;
                 float rise = 0;
                 for (int sign = -1; sign <= 1; sign += 2) {
-                    float other = inverse_depth[o + sign * ((ptrdiff_t)dy * width + dx)];
-                    float gap = other > 0 ? depth - 1 / other : -radius;
+                    float other = depths[o + sign * ((ptrdiff_t)dy * width + dx)];
+                    float gap = other > 0 ? depth - other : -radius;
                     rise += fminf(fmaxf(gap, -radius), gap > 2 * radius ? 0 : radius);
                 }
                 if (rise > 0) hidden += fminf(rise / radius, 1);
@@ -469,4 +540,5 @@ void ambient_occlusion(const Camera *camera, const float *inverse_depth, float r
             open[o] = 1 - hidden / samples;
         }
     free(offsets);
+    free(depths);
 }

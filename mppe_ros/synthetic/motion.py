@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -312,10 +314,15 @@ _ARM_ODDS = {
 _BOTH_ARMS = ("fold", "carry")  # arms that always do it together
 
 
+def _chosen(rng: np.random.Generator, odds: Mapping[str, float]) -> str:
+    """What ``rng.choice`` with probabilities chooses, at a fraction of its overhead."""
+    bounds = list(accumulate(odds.values()))
+    return list(odds)[bisect_right([bound / bounds[-1] for bound in bounds], rng.random())]
+
+
 def draw_arms(rng: np.random.Generator) -> dict[str, Array]:
     """Draw what both arms do: hang, gesture, touch the own body, reach, carry, ..."""
-    names = list(_ARM_ODDS)
-    first, second = (str(rng.choice(names, p=list(_ARM_ODDS.values()))) for _ in range(2))
+    first, second = (_chosen(rng, _ARM_ODDS) for _ in range(2))
     if second in _BOTH_ARMS:
         first = second
     elif first in _BOTH_ARMS or rng.random() < 0.35:
@@ -368,7 +375,7 @@ def draw_pose(rng: np.random.Generator, style: str | None = None) -> tuple[Pose,
     """
     if style is None:
         lying = rng.random() < 0.04
-        style = "lie" if lying else str(rng.choice(list(_LEG_ODDS), p=list(_LEG_ODDS.values())))
+        style = "lie" if lying else _chosen(rng, _LEG_ODDS)
     legs = str(rng.choice(["free", "stand"])) if style == "lie" else style
     angles = draw_legs(rng, legs)
     angles |= draw_arms(rng)

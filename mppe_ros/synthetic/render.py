@@ -160,6 +160,14 @@ class Scene:
             raw.view(kernel.MATERIAL),
         )
 
+    @property
+    def casters(self) -> Ints:
+        """The faces that cast shadows."""
+        count = np.count_nonzero(self.face_casts)
+        if self.face_casts[:count].all():  # as a rule they come first: nothing is copied
+            return self.faces[:count]
+        return self.faces.compress(self.face_casts, axis=0)
+
     def part(self, start: int, stop: int | None = None, step: int = 1) -> Scene:
         """Keep only some of the faces."""
         keep = slice(start, stop, step)
@@ -199,7 +207,7 @@ class Lighting:
         cls, scene: Scene, lamps: Sequence[Lamp], ambient: Floats, panorama: Floats | None = None
     ) -> Lighting:
         """Let the scene cast shadows."""
-        casters = scene.faces.compress(scene.face_casts, axis=0)
+        casters = scene.casters
         lit = [_shadowed(lamp, scene.vertices, casters) for lamp in lamps]
         return cls([light for light, _ in lit], [shadow for _, shadow in lit], ambient, panorama)
 
@@ -323,9 +331,7 @@ def truth(view: View, scene: Scene) -> Truth:
 
 
 def _truth(inverse_depth: Floats, face: Ints, scene: Scene) -> Truth:
-    hit = face >= 0
-    depth = np.where(hit, 1 / np.maximum(inverse_depth, 1e-9), 0).astype(np.float32)
-    if len(scene.faces) == 0:
-        return Truth(depth, np.zeros(hit.shape, np.int32))
-    person = np.where(hit, scene.face_person[np.maximum(face, 0)], 0).astype(np.int32)
-    return Truth(depth, person)
+    depth = np.zeros_like(inverse_depth)
+    np.divide(np.float32(1), inverse_depth, out=depth, where=face >= 0)
+    # The last row is what -1, nothing, stands for.
+    return Truth(depth, np.append(scene.face_person, np.int32(0))[face])

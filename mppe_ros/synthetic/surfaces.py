@@ -36,7 +36,8 @@ def linear(srgb: ArrayLike) -> NDArray[np.float64]:
 def encoded(rgb: NDArray[Any]) -> NDArray[np.uint8]:
     """Turn linear light into sRGB bytes; highlights above 0.8 roll off softly to white."""
     rgb = np.maximum(rgb, 0)
-    rgb = np.where(rgb > 0.8, 0.8 + 0.2 * (1 - np.exp(-(rgb - 0.8) / 0.2)), rgb)
+    bright = rgb > 0.8
+    rgb[bright] = 0.8 + 0.2 * (1 - np.exp(-(rgb[bright] - 0.8) / 0.2))
     srgb = np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1 / 2.4) - 0.055)
     return np.asarray(np.clip(srgb * 255 + 0.5, 0, 255), np.uint8)
 
