@@ -192,3 +192,13 @@ def release_memory() -> None:
     # glibc keeps freed memory to itself; other C libraries have no such function.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_memory() -> None:
+    """From now on freed memory stays with this process: for work on large arrays by the thousand,
+    whose pages glibc would give back and get anew each time."""
+    # mallopt's M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD at its most.
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, 2**30)
+        libc.mallopt(-3, 2**25)

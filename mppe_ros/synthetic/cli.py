@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..devices import keep_memory
 from . import dataset
 from .dataset import DatasetError, Shard
 from .kernel import KernelError
@@ -35,6 +36,7 @@ class SynthErrors(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run, and shorten what may go wrong."""
+        keep_memory()
         with mended():
             return super().invoke(context)
 
