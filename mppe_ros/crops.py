@@ -7,6 +7,7 @@ side`` in the image, which is the reference release's three-point affine map.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import cv2
@@ -88,17 +89,22 @@ def crop_people(
     :return: (N, 3, size, size) whole grey values 0..255, channels_last: uint8, or floating point
         where the images are or gradients are asked for.
     """
-    owners, levels = np.asarray(image_index), _pyramid_levels(boxes_xywh_px, size, antialias)
-    cuts, rows = [], []
-    for index, image in enumerate(images):
-        of_image = owners == index
-        for level in np.unique(levels[of_image]):
-            of_level = (of_image & (levels == level)).nonzero()[0]
-            cuts.append(_cut(image, boxes_xywh_px[of_level], size, int(level)))
-            rows.append(of_level)
-    if not cuts:
+    levels = _pyramid_levels(boxes_xywh_px, size, antialias)
+    owners = np.asarray(image_index, np.intp).tolist()
+    together: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, place in enumerate(zip(owners, levels, strict=True)):
+        together[place].append(row)
+    if not together:
         return torch.zeros((0, 3, size, size), device=images[0].device if images else None)
-    crops = torch.cat(cuts)[np.concatenate(rows).argsort()] if len(cuts) > 1 else cuts[0]
+    cuts = [
+        _cut(images[index], boxes_xywh_px[rows], size, level)
+        for (index, level), rows in together.items()
+    ]
+    if len(cuts) > 1:
+        rows = np.concatenate(list(together.values()))
+        crops = torch.cat(cuts)[rows.argsort()]
+    else:
+        crops = cuts[0]
     if crops.requires_grad:
         # Networks are trained on whole grey values; gradients pass straight through.
         crops = crops + (crops.round() - crops).detach()
@@ -107,13 +113,11 @@ def crop_people(
     return crops.contiguous(memory_format=torch.channels_last)
 
 
-def _pyramid_levels(boxes: Boxes, size: int, antialias: bool) -> NDArray[np.intp]:
-    """(N,) how often the image is halved that a box is cut from."""
+def _pyramid_levels(boxes: Boxes, size: int, antialias: bool) -> list[int]:
+    """How often the image is halved that each box is cut from."""
     if not antialias:
-        return np.zeros(len(boxes), np.intp)
-    return np.array(
-        [max(0, math.floor(math.log2(side / size))) for side in boxes[:, 2].tolist()], np.intp
-    )
+        return [0] * len(boxes)
+    return [max(0, math.floor(math.log2(side / size))) for side in boxes[:, 2].tolist()]
 
 
 def _cut(image: torch.Tensor, boxes: Boxes, size: int, level: int) -> torch.Tensor:

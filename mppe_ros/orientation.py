@@ -12,13 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from transforms3d.quaternions import mat2quat
 
 from .skeletons import Skeleton
 from .structures import FloatArray, Person, RootError
 
 # The torso's corners, which every joint set has.
 TORSO = ("R_Hip", "L_Hip", "R_Shoulder", "L_Shoulder")
+# From right to left and from the hips to the shoulders, in its corners. A twisted torso counts as
+# halfway: its four ends tell more than the hips, which are close.
+_SIDES = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1]]) / 2
 
 # A torso that is shorter, narrower or nearer to a line than this has no front.
 _MIN_LENGTH_MM = 30.0
@@ -55,13 +57,25 @@ def root_orientations(
         NaN where the torso is invalid or has no front.
     """
     axes = body_axes(joints_mm, skeleton)
-    known = np.isfinite(axes[:, 0, 0])
-    orientations = np.full((len(axes), 4), np.nan)
-    for i in known.nonzero()[0]:
-        orientations[i, [3, 0, 1, 2]] = mat2quat(axes[i])
-    in_body = np.diag([error.tilt_rad**2, error.tilt_rad**2, error.heading_rad**2])
-    in_camera = axes @ in_body @ axes.swapaxes(1, 2)
-    return orientations, in_camera * np.square(doubt).reshape(-1, 1, 1)
+    in_body = np.square([error.tilt_rad, error.tilt_rad, error.heading_rad])
+    in_camera = (axes * in_body) @ axes.swapaxes(1, 2)
+    return _quaternions(axes), in_camera * np.square(doubt).reshape(-1, 1, 1)
+
+
+def _quaternions(turns: FloatArray) -> FloatArray:
+    """(N, 4) x, y, z, w of rotation matrices (N, 3, 3); w not negative."""
+    back = turns.swapaxes(1, 2)
+    trace = turns.trace(axis1=1, axis2=2)
+    # Four times the quaternions' products with themselves: each row is a multiple of them.
+    products = np.empty((len(turns), 4, 4))
+    products[:, :3, :3] = turns + back + (1 - trace)[:, None, None] * np.eye(3)
+    products[:, 3, :3] = products[:, :3, 3] = (turns - back)[:, [2, 0, 1], [1, 2, 0]]
+    products[:, 3, 3] = 1 + trace
+    # The one with the largest part of it loses no digits.
+    largest = products.diagonal(axis1=1, axis2=2).argmax(axis=1)
+    row = products[np.arange(len(turns)), largest]
+    length = np.sqrt((row * row).sum(axis=1))
+    return np.asarray(row / np.where(row[:, 3] < 0, -length, length)[:, None])
 
 
 def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:
@@ -72,15 +86,11 @@ def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:
     """
     if not set(TORSO) <= set(skeleton.joint_names):
         return np.full((*joints_mm.shape[:-2], 3, 3), np.nan)
-    corners = np.moveaxis(joints_mm[..., skeleton.indices(TORSO), :], -2, 0)
-    right_hip, left_hip, right_shoulder, left_shoulder = corners
-    # A twisted torso counts as halfway: its four ends tell more than the hips, which are close.
-    leftward = (left_hip - right_hip + left_shoulder - right_shoulder) / 2
-    headward = (right_shoulder + left_shoulder - right_hip - left_hip) / 2
+    sides = _SIDES @ joints_mm[..., skeleton.indices(TORSO), :]
+    leftward, headward = sides[..., 0, :], sides[..., 1, :]
     forward = _cross(leftward, headward)
-    width, length, area = (
-        np.sqrt((v * v).sum(-1, keepdims=True)) for v in (leftward, headward, forward)
-    )
+    vectors = np.array([leftward, headward, forward])
+    width, length, area = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     # Written so that NaN fails.
     has_front = (np.minimum(width, length) > _MIN_LENGTH_MM) & (area > _MIN_SINE * width * length)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,4 +102,6 @@ def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:
 def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
     """NumPy's takes ten times as long for few vectors, and this runs for every image."""
     forth, back = [1, 2, 0], [2, 0, 1]
-    return np.asarray(a[..., forth] * b[..., back] - a[..., back] * b[..., forth])
+    return np.asarray(
+        a.take(forth, -1) * b.take(back, -1) - a.take(back, -1) * b.take(forth, -1)
+    )

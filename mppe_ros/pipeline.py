@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,14 +75,13 @@ class PipelineOptions:
         return Detections(found.boxes_xywh_px[chosen], found.scores[chosen])
 
 
-class _Batch(NamedTuple):
-    """The boxes of all images, in one batch of N rows."""
+class _Boxes(NamedTuple):
+    """One image's boxes that aren't empty."""
 
-    boxes: FloatArray  # (N, 4) processed
-    detected: FloatArray  # (N, 4) as detected
+    processed: FloatArray  # (N, 4)
+    detected: FloatArray  # (N, 4)
     scores: FloatArray  # (N,)
-    image_index: npt.NDArray[np.intp]  # (N,)
-    box_index: npt.NDArray[np.intp]  # (N,) among the boxes of its image
+    kept: npt.NDArray[np.intp]  # (N,) which of all of the image's they are
 
 
 class Pipeline:
@@ -275,15 +273,19 @@ class Pipeline:
         """
         clock = StageClock(self.device)
         clock.ms |= {"crop": 0.0, "estimate": 0.0}  # where nobody is, too
-        batch = _batch(detections, intrinsics)
+        boxes = [_processed(*one) for one in zip(detections, intrinsics, strict=True)]
+        image_index = np.repeat(np.arange(len(boxes)), [len(row.kept) for row in boxes])
+        squares = np.concatenate([np.empty((0, 4)), *(row.processed for row in boxes)])
         looks = self._people_at_once(
-            lambda part: self._look(images, batch.boxes[part], batch.image_index[part], clock),
-            len(batch.boxes),
+            lambda part: self._look(images, squares[part], image_index[part], clock), len(squares)
         )
         people: list[list[Person | None]] = [[None] * len(found) for found in detections]
         if looks:
-            poses = CropPoses(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
-            self._place(people, batch, poses, intrinsics)
+            table = np.concatenate(looks)
+            for index, (row, camera_) in enumerate(zip(boxes, intrinsics, strict=True)):
+                placed = self._people(row, table[image_index == index], camera_)
+                for box, person in zip(row.kept, placed, strict=True):
+                    people[index][box] = person
         clock.lap("place")
         self.stage_ms = clock.ms
         return people
@@ -294,15 +296,15 @@ class Pipeline:
         boxes: FloatArray,
         image_index: npt.NDArray[np.intp],
         clock: StageClock,
-    ) -> CropPoses:
-        """Poses within the crops of processed boxes."""
+    ) -> FloatArray:
+        """Poses within the crops of processed boxes, as rows of numbers, see `_table`."""
         spec = self.crop_spec
         with self._autocast():
             seen = crops.crop_people(images, boxes, image_index, spec.size, spec.antialias)
             clock.lap("crop")
-            poses = self.estimator(seen, self.options.flip_test)
+            table = _table(self.estimator(seen, self.options.flip_test))
             clock.lap("estimate")
-        return poses
+        return table
 
     def _upload(self, image: Image, intrinsics: Intrinsics) -> torch.Tensor:
         tensor = torch.as_tensor(image)
@@ -325,40 +327,24 @@ class Pipeline:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def _place(
-        self,
-        people: list[list[Person | None]],
-        batch: _Batch,
-        poses: CropPoses,
-        intrinsics: Sequence[Intrinsics],
-    ) -> None:
-        """From crops to the camera frame: depth by gamma and k, then back-projection."""
-        # One transfer from the device for everything.
-        parts = [poses.gamma[:, None], poses.root_px, poses.joints_px.flatten(1)]
-        parts += [poses.joints_z_mm, poses.joint_scores]
-        table = torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)
-        ends = list(accumulate(part.shape[1] for part in parts))[:-1]
-        for index, camera_ in enumerate(intrinsics):
-            of_image = batch.image_index == index
-            boxes = _Batch(*(column[of_image] for column in batch))
-            placed = self._people(boxes, np.split(table[of_image], ends, axis=1), camera_)
-            for box, person in zip(boxes.box_index, placed, strict=True):
-                people[index][box] = person
-
     def _people(
-        self, batch: _Batch, columns: Sequence[FloatArray], intrinsics: Intrinsics
+        self, boxes: _Boxes, table: FloatArray, intrinsics: Intrinsics
     ) -> list[Person | None]:
         """Of one image; None where one can't be placed or is out of range.
 
-        :param columns: (N, ...) each, as `_place` makes them.
+        From crops to the camera frame: depth by gamma and k, then back-projection.
+
+        :param table: of `_table`, a row for each box.
         """
-        options, size = self.options, self.crop_spec.size
-        score, bbox, square = batch.scores, batch.detected, batch.boxes
-        gamma, root_px, joints_px, joints_z, scores = columns
-        joints_px = joints_px.reshape(-1, len(self.skeleton), 2)
+        options, size, joints = self.options, self.crop_spec.size, len(self.skeleton)
+        square, bbox, score = boxes.processed, boxes.detected, boxes.scores
+        ends = np.cumsum([1, 2 * (1 + joints), joints])
+        gamma, pixels, joints_z, scores = np.split(table, ends, axis=1)
+        pixels = pixels.reshape(-1, 1 + joints, 2)
         if options.k_only_root:
-            gamma, root_px = np.ones_like(gamma), np.full_like(root_px, size / 2)
-        root_px, joints_px = (crops.to_image(px, square, size) for px in (root_px, joints_px))
+            gamma, pixels[:, 0] = np.ones_like(gamma), size / 2
+        pixels = crops.to_image(pixels, square, size)
+        root_px, joints_px = pixels[:, 0], pixels[:, 1:]
         root_z = gamma[:, 0] * camera.k_value_mm(intrinsics.fx, intrinsics.fy, square)
         depths = root_z * camera.magnification(bbox, intrinsics)
         roots_mm, joints_mm = camera.back_project_pose(
@@ -372,7 +358,7 @@ class Pipeline:
         status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
         range_m = roots_mm[:, 2] / 1000
         # Written so that NaN fails.
-        placed = np.isfinite(roots_mm).all(axis=1) & (range_m > 0)
+        placed = np.isfinite(range_m) & (range_m > 0)
         placed &= (options.min_range_m <= range_m) & (range_m <= options.max_range_m)
         orientations, turn_covariances = root_orientations(
             joints_mm, self.skeleton, error, doubt
@@ -397,18 +383,18 @@ class Pipeline:
         return people
 
 
-def _batch(detections: Sequence[Detections], intrinsics: Sequence[Intrinsics]) -> _Batch:
-    """The boxes of all images, processed."""
-    parts = []
-    for index, (found, camera_) in enumerate(zip(detections, intrinsics, strict=True)):
-        boxes, kept = crops.process_boxes(found.boxes_xywh_px, camera_.width, camera_.height)
-        detected = np.asarray(found.boxes_xywh_px[kept], np.float64)
-        scores = np.asarray(found.scores[kept], np.float64)
-        parts.append(_Batch(boxes, detected, scores, np.full_like(kept, index), kept))
-    if not parts:
-        nobody = np.empty(0, np.intp)
-        return _Batch(np.empty((0, 4)), np.empty((0, 4)), np.empty(0), nobody, nobody)
-    return _Batch(*map(np.concatenate, zip(*parts, strict=True)))
+def _processed(found: Detections, intrinsics: Intrinsics) -> _Boxes:
+    boxes = np.asarray(found.boxes_xywh_px, np.float64)
+    squares, kept = crops.process_boxes(boxes, intrinsics.width, intrinsics.height)
+    return _Boxes(squares, boxes[kept], np.asarray(found.scores, np.float64)[kept], kept)
+
+
+def _table(poses: CropPoses) -> FloatArray:
+    """(N, ...) columns of gamma, pixels of root and joints, depths, scores: a single transfer from
+    the device."""
+    parts = [poses.gamma[:, None], poses.root_px, poses.joints_px.flatten(1)]
+    parts += [poses.joints_z_mm, poses.joint_scores]
+    return torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)
 
 
 def _exported_files(
@@ -466,7 +452,7 @@ def _joint_status(
     status = np.full(scores.shape, JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
     status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
-    # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
-    finite = np.isfinite(joints_px).all(-1) & np.isfinite(joints_mm).all(-1) & np.isfinite(scores)
-    status[~finite] = JointStatus.INVALID
+    # What is no pixel, or beyond the edge of what the lens can see, has no place.
+    known = np.isfinite(joints_mm[..., 2]) & np.isfinite(scores)
+    status[~known] = JointStatus.INVALID
     return status

@@ -142,12 +142,13 @@ class RootError:
         :return: (...)
         """
         blunter = self.usual_score - np.mean(joint_scores, axis=-1)
-        # Scores that were never seen tell nothing; those that are none, nothing good.
-        doubt = np.exp(self.blur * blunter).clip(*_DOUBTS)
-        return np.asarray(np.where(np.isnan(doubt), _DOUBTS[1], doubt))
+        # Scores that were never seen tell nothing; those that are none, nothing good: of a number
+        # and none, fmin takes the number.
+        doubt = np.fmin(np.exp(self.blur * blunter), _MOST_DOUBT)
+        return np.asarray(np.maximum(doubt, _LEAST_DOUBT))
 
 
-_DOUBTS = (0.5, 4.0)
+_LEAST_DOUBT, _MOST_DOUBT = 0.5, 4.0
 
 
 @dataclass(frozen=True)

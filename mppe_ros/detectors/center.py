@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from ..inference import lower_precision
+from ..inference import Autocast
 from ..runtimes import Argument, Range, Runner
 from ..structures import Detections
 from ..trunks import EfficientNetLite0, repeated
@@ -98,19 +98,16 @@ class CenterPersons(NetworkDetector):
             side = Range(32, self.LONG_SIDE, self.LONG_SIDE, step=32)
             pixels = Argument("pixels", example, {0: IMAGES, 1: side, 2: side})
             super().__init__(run("detector", grey, [pixels], ["heatmap", "distances_px"]))
-            self.precision = torch.float32  # of what torch does
         else:
             network.to(memory_format=torch.channels_last)
-            super().__init__(lower_precision(grey, precision))
-            self.precision = precision
+            lower = precision != torch.float32
+            super().__init__(Autocast(grey, precision) if lower else grey)
 
     def detect(self, batch: torch.Tensor) -> list[Detections]:
         height, width = batch.shape[1:3]
         scale = self.LONG_SIDE / max(height, width)
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        lower = self.precision != torch.float32
-        with torch.autocast(batch.device.type, self.precision, enabled=lower):
-            heatmaps, distances = self.network(_network_input(batch, size))
+        heatmaps, distances = self.network(_network_input(batch, size))
         # So few numbers NumPy handles faster than torch.
         maps = zip(heatmaps.cpu().numpy(), distances.cpu().numpy(), strict=True)
         return [
