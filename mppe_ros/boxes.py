@@ -60,9 +60,10 @@ def box_iou(a_xywh: FloatArray, b_xywh: FloatArray) -> FloatArray:
     a, b = np.reshape(a_xywh, (-1, 1, 4)), np.reshape(b_xywh, (1, -1, 4))
     near = np.maximum(a[..., :2], b[..., :2])
     far = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    intersection = np.clip(far - near, 0, None).prod(-1)
+    intersection = np.maximum(far - near, 0).prod(-1)
     union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - intersection
-    return np.nan_to_num(intersection / np.maximum(union, 1e-9))
+    # Of a number and none, fmax takes the number.
+    return np.asarray(np.fmax(intersection / np.maximum(union, 1e-9), 0))
 
 
 def _xyxy(box: FloatArray) -> FloatArray:
