@@ -358,7 +358,7 @@ class Pipeline:
         status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
         range_m = roots_mm[:, 2] / 1000
         # Written so that NaN fails.
-        placed = np.isfinite(range_m) & (range_m > 0)
+        placed = np.isfinite(roots_mm).all(axis=1) & (range_m > 0)
         placed &= (options.min_range_m <= range_m) & (range_m <= options.max_range_m)
         orientations, turn_covariances = root_orientations(
             joints_mm, self.skeleton, error, doubt
@@ -452,7 +452,7 @@ def _joint_status(
     status = np.full(scores.shape, JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
     status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
-    # What is no pixel, or beyond the edge of what the lens can see, has no place.
-    known = np.isfinite(joints_mm[..., 2]) & np.isfinite(scores)
-    status[~known] = JointStatus.INVALID
+    # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
+    finite = np.isfinite(joints_px).all(-1) & np.isfinite(joints_mm).all(-1) & np.isfinite(scores)
+    status[~finite] = JointStatus.INVALID
     return status
