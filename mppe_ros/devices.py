@@ -137,11 +137,14 @@ class StageClock:
         self._last_s = now_s
 
 
+# What torch says in words only: too little memory of the CPU, of cuDNN and of cuBLAS.
+_OUT_OF_MEMORY = ("can't allocate memory", "unable to find an engine", "STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the machine, had too little memory for something."""
-    # Of the CPU's memory torch says so in words only.
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 

@@ -1,5 +1,5 @@
-"""What runs networks instead of torch: OpenVINO, and for exported ones ONNX Runtime, TorchScript
-and TensorRT.
+"""What runs networks instead of torch: OpenVINO, CUDA graphs, and for exported ones ONNX Runtime,
+TorchScript and TensorRT.
 
 They all take a network's arguments as torch has them and give a tuple of results, whatever
 structure the network's own have. To add one, write a `Runner`.

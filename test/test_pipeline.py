@@ -241,8 +241,10 @@ class TooSmall(Puppets):
         torch.cuda.OutOfMemoryError("CUDA out of memory."),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
-    ids=["cuda", "python", "cpu"],
+    ids=["cuda", "python", "cpu", "cudnn", "cublas"],
 )
 def test_where_memory_is_short_people_are_seen_in_smaller_batches(error) -> None:
     boxes = [[BOXES[0], BOXES[1], BOXES[2]], [BOXES[1]]]
