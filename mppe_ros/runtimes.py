@@ -28,7 +28,7 @@ from torch import nn
 
 from .cache import cache_folder
 from .checkpoints import CheckpointError, first_line
-from .devices import DeviceError
+from .devices import DeviceError, is_out_of_memory
 from .inference import Autocast
 
 
@@ -262,9 +262,17 @@ class CudaGraphs(nn.Module):
         self._graphs: OrderedDict[tuple[torch.Size, ...], _Graph] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()  # no two of them run at once
         if all(set(argument.variable) == {0} for argument in arguments):
-            for count in self.AT_ONCE:
-                examples = [argument.example[:1] for argument in arguments]
+            self._make_usual_ones([argument.example[:1] for argument in arguments])
+
+    def _make_usual_ones(self, examples: Sequence[torch.Tensor]) -> None:
+        """As many as memory holds."""
+        for count in self.AT_ONCE:
+            try:
                 self(*(one.expand(count, *one.shape[1:]) for one in examples))
+            except Exception as error:
+                if not self._graphs or not is_out_of_memory(error):
+                    raise
+                return
 
     @torch.inference_mode()
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
