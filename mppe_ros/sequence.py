@@ -30,7 +30,7 @@ _DOUBTFUL_SCORE = max(0.1, SCORE_THRESHOLD)
 # pose found there fills another box.
 _LEAST_SHARPNESS = 0.6
 # Without DetectNet's word an expected box is believed for so long.
-_MAX_UNDETECTED_S = 1.0
+_MAX_UNDETECTED_S = 0.5
 
 DETECTION_INTERVAL = 5
 
