@@ -55,6 +55,11 @@ class Autocast(nn.Module):
         return tuple(value.float() for value in y) if isinstance(y, tuple) else y.float()
 
 
+def computed_in(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """A network in some precision; what comes out is float32."""
+    return network if precision == torch.float32 else Autocast(network, precision)
+
+
 def fold_batch_norms(network: nn.Module) -> None:
     """Multiplies batch normalisations into the convolutions before them, in place.
 

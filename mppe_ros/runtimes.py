@@ -29,7 +29,7 @@ from torch import nn
 from .cache import cache_folder
 from .checkpoints import CheckpointError, first_line
 from .devices import DeviceError, is_out_of_memory
-from .inference import Autocast
+from .inference import computed_in
 
 
 class Range(NamedTuple):
@@ -83,8 +83,7 @@ class OpenVinoRunner:
     ) -> nn.Module:
         if any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
             return OpenVino(network, arguments, self.precision)
-        lower = self.precision != torch.float32
-        return Autocast(network, self.precision) if lower else network
+        return computed_in(network, self.precision)
 
 
 class OpenVino(nn.Module):
@@ -239,8 +238,7 @@ class CudaGraphRunner:
     def __call__(
         self, name: str, network: nn.Module, arguments: Sequence[Argument], results: Sequence[str]
     ) -> nn.Module:
-        lower = self.precision != torch.float32
-        return CudaGraphs(Autocast(network, self.precision) if lower else network, arguments)
+        return CudaGraphs(computed_in(network, self.precision), arguments)
 
 
 class CudaGraphs(nn.Module):
@@ -262,11 +260,15 @@ class CudaGraphs(nn.Module):
         self._graphs: OrderedDict[tuple[torch.Size, ...], _Graph] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()  # no two of them run at once
         if all(set(argument.variable) == {0} for argument in arguments):
-            self._make_usual_ones([argument.example[:1] for argument in arguments])
+            self._make_usual_ones(arguments)
 
-    def _make_usual_ones(self, examples: Sequence[torch.Tensor]) -> None:
+    def _make_usual_ones(self, arguments: Sequence[Argument]) -> None:
         """As many as memory holds."""
+        examples = [argument.example[:1] for argument in arguments]
+        usual = arguments[0].variable[0].usual
         for count in self.AT_ONCE:
+            if not usual / 4 <= count <= 4 * usual:
+                continue
             try:
                 self(*(one.expand(count, *one.shape[1:]) for one in examples))
             except Exception as error:

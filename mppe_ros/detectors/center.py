@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from ..inference import Autocast
+from ..inference import computed_in
 from ..runtimes import Argument, Range, Runner
 from ..structures import Detections
 from ..trunks import EfficientNetLite0, repeated
@@ -100,8 +100,7 @@ class CenterPersons(NetworkDetector):
             super().__init__(run("detector", grey, [pixels], ["heatmap", "distances_px"]))
         else:
             network.to(memory_format=torch.channels_last)
-            lower = precision != torch.float32
-            super().__init__(Autocast(grey, precision) if lower else grey)
+            super().__init__(computed_in(grey, precision))
 
     def detect(self, batch: torch.Tensor) -> list[Detections]:
         height, width = batch.shape[1:3]
