@@ -13,6 +13,8 @@ import functools
 import hashlib
 import itertools
 import os
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,9 @@ def load_bank(count: int = 240, seed: int = 1, cache: Path | None = None) -> Bod
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez(temporary, allow_pickle=False, **_evaluate_anny(count, seed))
+        with redirect_stdout(sys.stderr):  # Warp tells of itself; standard output is for results
+            data = _evaluate_anny(count, seed)
+        np.savez(temporary, allow_pickle=False, **data)
         temporary.replace(path)
     return _unpack(dict(np.load(path)))
 
