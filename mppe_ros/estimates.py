@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
 def _person(values: dict[str, Any]) -> Person:
     arrays: dict[str, Any] = {}
     for field in _FIELDS:
-        value = values[field.name]
+        value = values.get(field.name) if field.name in _OPTIONAL else values[field.name]
         if value is None and field.name in _OPTIONAL:
             arrays[field.name] = None
         elif isinstance(value, list):

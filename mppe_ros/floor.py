@@ -49,7 +49,8 @@ def fuse(
         return person
     # A lifted foot is seen where the floor is farther away.
     measured = float(depths.min())
-    noise = measured * FOOT_ERROR_MM / height_mm
+    foot_mm = FOOT_ERROR_MM * float(error.doubt(person.joint_scores))
+    noise = measured * foot_mm / height_mm
     uncertainty = distance.uncertainty_mm(person)
     if abs(measured - expected) > _GATE * np.hypot(uncertainty, noise):
         return person

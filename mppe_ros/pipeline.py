@@ -43,6 +43,7 @@ from .structures import (
     DepthImage,
     Detections,
     FloatArray,
+    Image,
     Intrinsics,
     JointStatus,
     Person,
@@ -50,8 +51,6 @@ from .structures import (
 )
 from .surface import SurfaceNet
 from .weights import CropSpec
-
-Image = npt.NDArray[np.uint8] | torch.Tensor
 
 # A joint this near to the front or back of the heatmap volume was probably cut off by it.
 _VOLUME_EDGE_MM = 0.95 * DEPTH_RANGE_MM

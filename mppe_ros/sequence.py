@@ -8,18 +8,19 @@ In between, each person's box follows from the predicted pose.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from . import floor
+from . import appearance, floor
 from .boxes import box_iou
 from .detectors import SCORE_THRESHOLD
 from .devices import StageClock
-from .pipeline import Image, Pipeline, judge
+from .pipeline import Pipeline, judge
 from .smoothing import SmoothingOptions
-from .structures import Detections, FloatArray, Intrinsics, Person, TrackState
+from .structures import Detections, FloatArray, Image, Intrinsics, Person, TrackState
 from .tracking import Expected, Seen, Tracker, TrackingOptions
 
 # A detection and an expected box that overlap by this much are of one person.
@@ -122,7 +123,7 @@ class PoseSequence:
             for one in seen
         ]
         clock.lap("fuse")
-        self.seen = seen
+        self.seen = seen = self._dressed(seen, image)
         result = self.tracker.update(seen, self.smoothing)
         self._plan_detection(expected, result)
         clock.lap("track")
@@ -211,6 +212,18 @@ class PoseSequence:
             return person
         skeleton, error = self.pipeline.skeleton, self.pipeline.root_error
         return floor.fuse(person, camera_to_world, intrinsics, skeleton, error)
+
+    def _dressed(self, seen: Sequence[Seen], image: Image) -> list[Seen]:
+        """People with the colours of their clothes."""
+        if not seen:
+            return []
+        joints_px = np.array([one.person.joints_px for one in seen])
+        status = np.array([one.person.joint_status for one in seen])
+        colours = appearance.colours(image, joints_px, status, self.pipeline.skeleton)
+        return [
+            one._replace(person=replace(one.person, colours=of_one))
+            for one, of_one in zip(seen, colours, strict=True)
+        ]
 
     def _plan_detection(self, before: Sequence[Expected], people: Sequence[Person]) -> None:
         """DetectNet looks at the next image if somebody just went missing or isn't sure yet, and

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # programs that only show or record people start without torc
     import torch
 
 FloatArray = npt.NDArray[np.float64]
+Image: TypeAlias = "npt.NDArray[np.uint8] | torch.Tensor"  # (H, W, 3) RGB
 DepthImage = npt.NDArray[np.floating[Any]]  # (H, W) m
 Array = TypeVar("Array", "torch.Tensor", FloatArray)  # of what is the same arithmetic in both
 
@@ -217,4 +218,5 @@ class Person:
     # REP 155's body frame in the camera's; both None where unknown (orientation.py).
     root_orientation_xyzw: FloatArray | None = None  # (4,) unit quaternion
     root_orientation_covariance: FloatArray | None = None  # (3, 3) rad², about the camera's axes
+    colours: FloatArray | None = None  # (P, 3) of the body's parts, 0..255 (appearance.py)
     tracking: Tracking | None = None  # None = not tracked

@@ -1,9 +1,9 @@
 """Who is who: the same person has the same id in successive images, and a velocity.
 
 Tracks live in a frame that doesn't move (or, where nobody says how the camera moves, in the
-camera's). People are assigned to tracks all at once, for the least total cost of root, joints and
-box. A track's state is that of Pose3D.msg: TENTATIVE until DetectNet found the person often
-enough, TRACKED, COASTING while it isn't seen, LOST once.
+camera's). People are assigned to tracks all at once, for the least total cost of root, joints,
+box and clothes. A track's state is that of Pose3D.msg: TENTATIVE until DetectNet found the person
+often enough, TRACKED, COASTING while it isn't seen, LOST once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from . import camera
+from . import appearance, camera
 from .boxes import BoxFromPose, box_iou
-from .kalman import FRESH_SHARE, Innovation, Motion
-from .orientation import oriented
+from .kalman import FRESH_SHARE, SIDEWAYS_MM_S, SPEED_MM_S, Innovation, Motion
+from .orientation import body_axes, oriented
 from .skeletons import Skeleton
 from .smoothing import SmoothingOptions, SmoothJoints
 from .structures import (
@@ -35,10 +35,15 @@ from .structures import (
 
 # Chi-square with 3 degrees of freedom: 999 of 1000 true roots lie within.
 _GATE = 16.27
-# A person at the gate's edge, this far off in its joints, or without any overlap costs 1 each;
-# who costs more than the limit in all is somebody else.
+# 975 of 1000: those beyond count less.
+_OUTLIER = 9.35
+# A person at the gate's edge, this far off in its joints, or without any overlap costs 1 each,
+# one whose clothes are unlike by so much (appearance.py) as much as these together. Who costs more
+# than the limit in all is somebody else.
 _JOINT_SCALE_MM = 300.0
-_MAX_COST = 2.4
+_CLOTHES_WEIGHT, _OTHER_CLOTHES = 2.5, 0.5
+_UNSEEN = 0.5  # of that, what unseen clothes cost
+_MAX_COST = 4.2
 _COASTING_WEIGHT = 0.5  # of joints and overlap, while the track's person is out of sight
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
 _SAME_POSE = 0.12
@@ -262,16 +267,26 @@ class Tracker:
             self.innovations = assigned.squared.tolist()
             tracks, looks = [self._tracks[i] for i in rows], [looks[i] for i in columns]
             motions = Motion.stacked([track.motion for track in tracks], view.up)
+            waits_s = np.array([self._now_s - track.seen_s for track in tracks])
             smooth = SmoothJoints.stacked([track.smooth for track in tracks]).next(
                 np.array([look.relative_mm for look in looks]),
                 np.array([look.seen.person.joint_status for look in looks]),
-                [self._now_s - track.seen_s for track in tracks],
+                waits_s,
                 smoothing,
             )
-            corrected = motions.corrected(assigned, _GATE)
+            corrected = motions.corrected(assigned, _OUTLIER)
+            corrected = corrected.walking(*self._facing(looks), waits_s)
             for track, *news in zip(tracks, looks, corrected.each(), smooth.each(), strict=True):
                 track.see(*news, self._now_s, view)
         return dict(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    def _facing(self, looks: Sequence[_Look]) -> tuple[FloatArray, FloatArray]:
+        """The people's left, (N, 3) in the tracks' frame, and how fast they may go there (N,),
+        mm/s: standard deviation, as they may look elsewhere than it seems."""
+        relative = np.array([look.relative_mm for look in looks])
+        scores = np.array([look.seen.person.joint_scores for look in looks])
+        turned = self._root_error.heading_rad * self._root_error.doubt(scores) * SPEED_MM_S
+        return body_axes(relative, self._skeleton)[..., 1], np.hypot(SIDEWAYS_MM_S, turned)
 
     def _people(self, view: _View, smoothing: SmoothingOptions) -> list[Person]:
         """As published for this image; whose joints were moved is oriented anew."""
@@ -361,6 +376,7 @@ class _Track:
         self.smooth = SmoothJoints.start(look.relative_mm)
         self._boxes = BoxFromPose()
         self._joint_score = float(look.seen.person.joint_scores.mean())
+        self.colours = _colours(look.seen.person)
         self._keep(look, view)
 
     def _keep(self, look: _Look, view: _View) -> None:
@@ -399,6 +415,7 @@ class _Track:
             self.hits, self.detected_s = self.hits + 1, now_s
         score = float(look.seen.person.joint_scores.mean())
         self._joint_score += 0.2 * (score - self._joint_score)
+        self.colours = appearance.remembered(self.colours, _colours(look.seen.person))
         self._keep(look, view)
         self.state = TrackState.TRACKED
 
@@ -471,9 +488,17 @@ def _costs(
         np.array([track.box for track in tracks]),
         np.array([look.seen.person.bbox_xywh_px for look in looks]),
     )
+    colours = np.array([_colours(look.seen.person) for look in looks])
+    strange = appearance.unlike(colours, np.array([track.colours for track in tracks])[:, None])
+    strange = np.minimum(np.where(np.isnan(strange), _UNSEEN, strange / _OTHER_CLOTHES), 1)
     # Of somebody out of sight the last pose and box say less.
     weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]
-    return np.asarray(distances / _GATE + np.array(weights)[:, None] * (unlike + 1 - overlap))
+    shape = np.array(weights)[:, None] * (unlike + 1 - overlap)
+    return np.asarray(distances / _GATE + shape + _CLOTHES_WEIGHT * strange)
+
+
+def _colours(person: Person) -> FloatArray:
+    return appearance.UNSEEN if person.colours is None else person.colours
 
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:

@@ -15,7 +15,7 @@ LAYERS = (
      "image_messages", "cache", "inference", "resnet", "executables"),
     ("camera", "crops", "trunks", "runtimes", "records", "worker", "orientation", "camera_info",
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results",
-     "distance", "surface"),
+     "distance", "surface", "appearance"),
     ("networks", "drawing", "depth", "floor", "frames", "diagnostics", "markers", "datasets",
      "tracking"),
     ("weights", "detectors", "bags", "exports", "page", "plots"),

@@ -20,7 +20,7 @@ from walkers import (
     true_person,
 )
 
-from mppe_ros import camera
+from mppe_ros import appearance, camera
 from mppe_ros.boxes import BoxFromPose, box_iou
 from mppe_ros.kalman import FRESH_SHARE, Motion
 from mppe_ros.skeletons import MUCO_21
@@ -231,10 +231,11 @@ def turning_camera(angle_rad, x_m=0.0):
     return pose
 
 
-def seen_by(pose, world_m, score=0.9):
+def seen_by(pose, world_m, score=0.9, velocity_m_s=(0.0, 0.0)):
     """Somebody at a place of the world, as seen by a camera at ``pose``."""
     x, _, z = pose[:3, :3].T @ (np.array([world_m[0], 0, world_m[1]]) - pose[:3, 3])
-    return person(x, z, score=score)
+    right, _, forth = pose[:3, :3].T @ np.array([velocity_m_s[0], 0, velocity_m_s[1]])
+    return person(x, z, (right, forth), score)
 
 
 def test_a_moving_camera_does_not_make_people_move():
@@ -268,10 +269,100 @@ def test_a_velocity_is_along_the_cameras_axes():
     tracker = make_tracker()
     pose = turning_camera(math.pi / 2, -4.0)  # looks along the world's x
     for index in range(40):
-        seen = seen_by(pose, (0.0, -1 + 0.06 * index))  # goes along the world's z
+        place = (0.0, -1 + 0.06 * index)  # goes along the world's z
+        seen = seen_by(pose, place, velocity_m_s=(0.0, 0.9))
         (one,) = look(tracker, [seen], index / 15, pose)
     expected = pose[:3, :3].T @ np.array([0, 0, 900.0])
     np.testing.assert_allclose(one.tracking.velocity_mm_s, expected, atol=100)
+
+
+def velocity_after(frames, facing_m_s, velocity_m_s, noise_mm=0.0, seed=0):
+    """(2,) x and z, m/s, as told in the end of somebody who goes by 4 m in front of the camera."""
+    rng, tracker = np.random.default_rng(seed), make_tracker()
+    for index in range(frames):
+        x, z = np.array([0.0, 4.0]) + np.array(velocity_m_s) * (index - frames / 2) / 15
+        seen = person(x, z, facing_m_s)
+        along = rng.normal(0, noise_mm) * seen.root_mm / np.linalg.norm(seen.root_mm)
+        seen = dataclasses.replace(seen, root_mm=seen.root_mm + along)
+        (one,) = look(tracker, [seen], index / 15)
+    return one.tracking.velocity_mm_s[[0, 2]] / 1000
+
+
+def test_people_go_where_they_face():
+    """Errors along the ray don't become a velocity across the way of somebody who goes by."""
+    facing, elsewhere = (
+        [velocity_after(30, facing, (0.8, 0.0), 200.0, seed) for seed in range(10)]
+        for facing in ((0.8, 0.0), (0.0, 0.8))
+    )
+    assert np.std(facing, axis=0)[1] < 0.75 * np.std(elsewhere, axis=0)[1]
+    assert np.mean(facing, axis=0)[0] == pytest.approx(0.8, abs=0.1)
+
+
+def test_who_walks_backwards_or_sideways_is_believed():
+    assert velocity_after(45, (-0.9, 0.0), (0.9, 0.0))[0] == pytest.approx(0.9, abs=0.1)
+    assert velocity_after(45, (0.0, 0.9), (0.9, 0.0))[0] > 0.6
+
+
+def test_unknown_facing_changes_nothing():
+    motion = Motion.at(np.zeros(3), np.eye(3) * 900).predicted(0.1)
+    unknown = motion.walking(np.full(3, np.nan), np.array(200.0), np.array(0.1))
+    np.testing.assert_array_equal(unknown.mean, motion.mean)
+    np.testing.assert_array_equal(unknown.covariance, motion.covariance)
+
+
+@given(st.floats(0, 2 * math.pi), st.floats(1, 1000), st.floats(0.001, 2))
+def test_facing_takes_doubt_away_to_the_side_only(angle, error, wait_s):
+    motion = Motion.at(np.zeros(3), np.eye(3) * 900).predicted(0.1)
+    side = np.array([math.cos(angle), 0.0, math.sin(angle)])
+    facing = motion.walking(side, np.array(error), np.array(wait_s))
+    forth = np.cross(side, [0.0, 1, 0])
+    before, after = motion.velocity_covariance_mm2_s2, facing.velocity_covariance_mm2_s2
+    assert side @ after @ side < side @ before @ side
+    assert forth @ after @ forth == pytest.approx(forth @ before @ forth)
+    assert np.linalg.eigvalsh(facing.covariance)[0] > -1e-6
+
+
+# --- clothes -------------------------------------------------------------------------------------
+
+
+def dressed(one, colour):
+    return dataclasses.replace(one, colours=np.full(appearance.UNSEEN.shape, float(colour)))
+
+
+@pytest.mark.parametrize("red, blue, kept", [(200, 20, True), (100, 100, False)])
+def test_clothes_tell_who_comes_out_from_behind_whom(red, blue, kept):
+    """Two people meet, turn round while one hides the other, and part again."""
+    tracker = make_tracker()
+    ways = (-0.9, 0.9)
+    for index in range(12):
+        apart = 0.9 - 0.08 * index
+        seen = [person(way * apart, velocity_m_s=(-way, 0)) for way in ways]
+        people = look(tracker, list(map(dressed, seen, (red, blue))), index / 15)
+    left = people[0].tracking.track_id
+    for index in range(12, 18):
+        look(tracker, [], index / 15)
+    back = [person(way * 0.2, velocity_m_s=(way, 0)) for way in ways]
+    people = look(tracker, list(map(dressed, back, (red, blue))), 18 / 15)
+    (found,) = [p.tracking.track_id for p in people if p.colours[0, 0] == red and p.root_mm[0] < 0]
+    assert (found == left) == kept
+
+
+def test_other_clothes_are_somebody_else():
+    tracker = make_tracker()
+    for index in range(5):
+        look(tracker, [dressed(person(), 200)], index / 15)
+    people = look(tracker, [dressed(person(0.3), 20)], 5 / 15)
+    assert states(people)[1] == TrackState.COASTING and 2 in states(people)
+
+
+def test_unseen_clothes_change_no_id():
+    tracker = make_tracker()
+    for index in range(9):
+        one = person() if index % 3 else dressed(person(), 200)
+        assert list(states(look(tracker, [one], index / 15))) == [1]
+
+
+# --- smoothing -----------------------------------------------------------------------------------
 
 
 def test_smoothing_off_is_exactly_what_the_networks_say():
