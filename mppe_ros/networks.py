@@ -358,12 +358,14 @@ def _halves(both: torch.Tensor, crops: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 class DisjointRootPose(_CellRootPose):
-    """The paper's pair: RootNet and PoseNet trained apart, each with a trunk of its own."""
+    """The paper's pair: RootNet and PoseNet trained apart, each with a trunk of its own.
 
-    def __init__(self, root_net: RootNet, pose_net: PoseNet) -> None:
+    :param root_net, pose_net: or what runs them.
+    """
+
+    def __init__(self, root_net: nn.Module, pose_net: nn.Module, skeleton: Skeleton) -> None:
         super().__init__()
-        self.root_net, self.pose_net = root_net, pose_net
-        self.skeleton = pose_net.skeleton
+        self.root_net, self.pose_net, self.skeleton = root_net, pose_net, skeleton
 
     def root_and_pose(self, crops: torch.Tensor, every: torch.Tensor) -> tuple[_Root, _Pose]:
         return self.root_net(crops), self.pose_net(every)
@@ -672,15 +674,33 @@ class CompiledRootPose(nn.Module):
         return CropPoses(root_px, gamma, *joints)
 
 
-def compiled(network: GreyRootPose, size: int, run: Runner, flip_test: bool) -> nn.Module:
+def compiled(
+    network: GreyRootPose, size: int, run: Runner, flip_test: bool, precise: Runner | None = None
+) -> nn.Module:
     """A network for :class:`CompiledRootPose`.
 
     :param size: of the crops, px.
+    :param precise: runs a RootNet of its own where there is a flip test: who waits for one wants
+        accuracy, and no network loses more of it in low precision than the one that tells γ.
     """
+    if precise and flip_test and isinstance(network.network, DisjointRootPose):
+        pair = _compiled_apart(network.network, size, precise, run)
+        return _Bound(GreyRootPose(pair, network.expects), flip_test)
     # Two people, as tracers take a dimension of one for a constant.
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=_device(network))
     crops = Argument("pixels", pixels, {0: Range(1, 4, 64)})
     return run(network_name(flip_test), _Bound(network, flip_test), [crops], CropPoses._fields)
+
+
+def _compiled_apart(
+    pair: DisjointRootPose, size: int, run_root: Runner, run_pose: Runner
+) -> DisjointRootPose:
+    """The same pair, run by two; PoseNet sees mirror images, too."""
+    example = torch.zeros(2, 3, size, size, device=_device(pair))
+    crops, every = (Argument("crops", example, {0: Range(n, 4 * n, 64 * n)}) for n in (1, 2))
+    root_net = run_root("root", pair.root_net, [crops], ("root", "gamma"))
+    pose_net = run_pose("pose", pair.pose_net, [every], ("joints", "scores"))
+    return DisjointRootPose(root_net, pose_net, pair.skeleton)
 
 
 def network_name(flip_test: bool) -> str:

@@ -164,11 +164,11 @@ class Pipeline:
         else:
             runner = RUNNERS.get(select_backend(backend, torch_device, dtype))
             run = runner(dtype) if runner else None
+            precise = runner(torch.float32) if runner and dtype != torch.float32 else None
             network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
             if run:
-                estimator = CompiledRootPose(
-                    network.skeleton, partial(compiled, network, chosen.crop.size, run)
-                )
+                open_ = partial(compiled, network, chosen.crop.size, run, precise=precise)
+                estimator = CompiledRootPose(network.skeleton, open_)
             else:
                 estimator = lower_precision(network, dtype)
         if isinstance(detector, str):

@@ -159,7 +159,8 @@ def _build_reference(paths: Mapping[str, Path]) -> DisjointRootPose | JointRootP
     root, pose = paths["root"], paths["pose"]
     if root == pose:
         return JointRootPose(read_joint_net(root)).eval()
-    return DisjointRootPose(read_root_net(root), read_pose_net(pose)).eval()
+    pose_net = read_pose_net(pose)
+    return DisjointRootPose(read_root_net(root), pose_net, pose_net.skeleton).eval()
 
 
 def _build_lite(paths: Mapping[str, Path]) -> LiteRootPose:

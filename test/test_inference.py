@@ -60,7 +60,7 @@ def network() -> nn.Module:
     torch.manual_seed(4)
     root = settle(RootNet("resnet18"), crops())
     pose = settle(PoseNet(MUCO_21, "resnet18"), crops())
-    return DisjointRootPose(_near_one(root), pose).eval()
+    return DisjointRootPose(_near_one(root), pose, MUCO_21).eval()
 
 
 def _near_one(network: nn.Module) -> nn.Module:
@@ -152,6 +152,28 @@ def test_openvino_says_the_same_for_any_number_of_people(
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             found = estimator(grey[:count], flip_test)  # the first flip test compiles
         assert_near(found, network(spec.normalise(grey[:count]), flip_test), px, share)
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_a_flip_test_in_low_precision_has_its_distances_from_float32(network: nn.Module) -> None:
+    grey = (40 * crops(1) + 128).clamp(0, 255).to(torch.uint8)
+    spec = CropSpec(grey.shape[-1], mean=(128, 120, 130), std=(40, 41, 42))
+    prepared = GreyRootPose(prepare(copy.deepcopy(network), CPU), spec)
+    low, precise = OpenVinoRunner(torch.bfloat16), OpenVinoRunner()
+    estimator = CompiledRootPose(
+        MUCO_21, functools.partial(compiled, prepared, spec.size, low, precise=precise)
+    )
+    for count in (1, 3):
+        expected = network(spec.normalise(grey[:count]), True)
+        found = estimator(grey[:count], True)
+        torch.testing.assert_close(found.gamma, expected.gamma, atol=0, rtol=1e-4)
+        torch.testing.assert_close(found.root_px, expected.root_px, atol=0.01, rtol=0)
+        assert_near(found, expected, 1.0, 0.01)
+        assert not torch.allclose(found.joints_px, expected.joints_px, atol=1e-4)  # PoseNet's
+        assert not torch.allclose(
+            estimator(grey[:count]).gamma, network(spec.normalise(grey[:count])).gamma, rtol=1e-5
+        )
 
 
 def test_transposed_convolutions_fold_too() -> None:

@@ -101,7 +101,7 @@ def estimator(request: pytest.FixtureRequest) -> torch.nn.Module:
     torch.manual_seed(1)
     if request.param == "shared":
         return SharedRootPose(MUCO_21).eval()
-    return DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18")).eval()
+    return DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18"), MUCO_21).eval()
 
 
 @torch.inference_mode()

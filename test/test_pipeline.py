@@ -134,7 +134,7 @@ def test_all_people_of_all_images_go_through_the_networks_at_once() -> None:
 @pytest.fixture(scope="module")
 def small_networks() -> GreyRootPose:
     torch.manual_seed(3)
-    networks = DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18")).eval()
+    networks = DisjointRootPose(RootNet("resnet18"), PoseNet(MUCO_21, "resnet18"), MUCO_21).eval()
     networks.root_net.root.depth_layer.bias.data.fill_(0.9)
     return GreyRootPose(networks, UNIT_CROP)
 
