@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
 from .structures import FloatArray, Intrinsics
 
@@ -10,45 +14,66 @@ from .structures import FloatArray, Intrinsics
 # joints' larger side. Medians of Human3.6M's 17 joints in the films of `mppe eval tracking`.
 _USUAL_MARGINS = np.array([0.05, 0.02, 0.05, 0.06])
 _LEAST_MARGIN, _GREATEST_MARGIN = -0.4, 0.3
+_OUTWARD = np.array([-1, -1, 1, 1])
 # Of the newest box, in the running mean of margins.
 _LEARNING_RATE = 0.5
 
 
-class BoxFromPose:
+class BoxFromPose(NamedTuple):
     """The box that DetectNet would draw around a pose, as it drew it around this person before.
 
     It keeps how far the detected boxes reached beyond the outermost joints. Where furniture hides
-    the legs, that is less than nothing.
+    the legs, that is less than nothing. Several people (...) take little longer than one.
     """
 
-    def __init__(self) -> None:
-        self._margins = _USUAL_MARGINS.copy()
-        self._learned = False
+    margins: FloatArray  # (..., 4) left, top, right, bottom, as shares of the joints' larger side
+    learned: npt.NDArray[np.bool_]  # (...) from a box at all
+
+    @classmethod
+    def usual(cls) -> BoxFromPose:
+        """Of somebody of whom no box was seen."""
+        return cls(_USUAL_MARGINS, np.array(False))
+
+    @classmethod
+    def stacked(cls, people: Sequence[BoxFromPose]) -> BoxFromPose:
+        """Several people as one; at least one."""
+        return cls(*map(np.array, zip(*people, strict=True)))
+
+    def each(self) -> list[BoxFromPose]:
+        """The inverse."""
+        return [BoxFromPose(*one) for one in zip(*self, strict=True)]
 
     def learn(
-        self, bbox_xywh_px: FloatArray, joints_px: FloatArray, intrinsics: Intrinsics
-    ) -> None:
-        """Takes in a detected box (4,) and the pose (J, 2) that was found in it."""
+        self,
+        bbox_xywh_px: FloatArray,
+        joints_px: FloatArray,
+        intrinsics: Intrinsics,
+        detected: npt.ArrayLike = True,
+    ) -> BoxFromPose:
+        """With detected boxes (..., 4) and the poses (..., J, 2) that were found in them.
+
+        :param detected: (...) which of the boxes are; the others teach nothing.
+        """
         corners = _corners(joints_px)
-        size = (corners[2:] - corners[:2]).max()
-        if not size > 0:
-            return
-        box = _xyxy(bbox_xywh_px)
-        margins = (box - corners) / size * [-1, -1, 1, 1]
+        size = (corners[..., 2:] - corners[..., :2]).max(axis=-1)
+        taught = np.asarray(detected) & (size > 0)
+        first = bbox_xywh_px[..., :2]
+        box = np.concatenate([first, first + bbox_xywh_px[..., 2:]], axis=-1)
+        margins = (box - corners) * _OUTWARD / np.where(taught, size, 1.0)[..., None]
         # A side at the image's edge says nothing of the body.
         limits = np.array([0, 0, intrinsics.width, intrinsics.height])
-        cut = np.abs(box - limits) < 2
-        margins = np.where(cut, self._margins, margins).clip(_LEAST_MARGIN, _GREATEST_MARGIN)
-        rate = _LEARNING_RATE if self._learned else 1.0
-        self._margins += rate * (margins - self._margins)
-        self._learned = True
+        says_nothing = (np.abs(box - limits) < 2) | ~taught[..., None]
+        margins = np.where(says_nothing, self.margins, margins)
+        margins = margins.clip(_LEAST_MARGIN, _GREATEST_MARGIN)
+        rate = np.where(self.learned, _LEARNING_RATE, 1.0)[..., None]
+        return BoxFromPose(self.margins + rate * (margins - self.margins), self.learned | taught)
 
     def __call__(self, joints_px: FloatArray) -> FloatArray:
-        """The box (4,) of a pose (J, 2); NaN where no joint has a place."""
+        """The boxes (..., 4) of poses (..., J, 2); NaN where no joint has a place."""
         corners = _corners(joints_px)
-        size = (corners[2:] - corners[:2]).max()
-        left, top, right, bottom = corners + size * self._margins * [-1, -1, 1, 1]
-        return np.array([left, top, right - left, bottom - top])
+        size = (corners[..., 2:] - corners[..., :2]).max(axis=-1, keepdims=True)
+        corners = corners + size * self.margins * _OUTWARD
+        return np.concatenate([corners[..., :2], corners[..., 2:] - corners[..., :2]], -1)
 
 
 def box_iou(a_xywh: FloatArray, b_xywh: FloatArray) -> FloatArray:
@@ -66,13 +91,9 @@ def box_iou(a_xywh: FloatArray, b_xywh: FloatArray) -> FloatArray:
     return np.asarray(np.fmax(intersection / np.maximum(union, 1e-9), 0))
 
 
-def _xyxy(box: FloatArray) -> FloatArray:
-    return np.concatenate([box[:2], box[:2] + box[2:]])
-
-
 def _corners(points_px: FloatArray) -> FloatArray:
-    """(4,) left, top, right, bottom of those that have a place."""
-    known = points_px[np.isfinite(points_px).all(axis=1)]
-    if len(known) == 0:
-        return np.full(4, np.nan)
-    return np.concatenate([known.min(axis=0), known.max(axis=0)])
+    """(..., 4) left, top, right, bottom of those points (..., J, 2) that have a place."""
+    known = np.isfinite(points_px).all(axis=-1, keepdims=True)
+    places = np.where(known, points_px, np.nan)
+    # Of a number and none both take the number.
+    return np.concatenate([np.fmin.reduce(places, axis=-2), np.fmax.reduce(places, axis=-2)], -1)

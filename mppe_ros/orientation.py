@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +33,26 @@ def oriented(people: Sequence[Person], skeleton: Skeleton, error: RootError) -> 
     if not people:
         return []
     joints_mm = np.stack([person.joints_mm for person in people])
-    doubt = error.doubt(np.stack([person.joint_scores for person in people]))
+    scores = np.stack([person.joint_scores for person in people])
+    found = orientations(joints_mm, scores, skeleton, error)
+    return [replace(person, **one._asdict()) for person, one in zip(people, found, strict=True)]
+
+
+class Orientation(NamedTuple):
+    """Fields of a `Person`; None where its torso is invalid or has no front."""
+
+    root_orientation_xyzw: FloatArray | None
+    root_orientation_covariance: FloatArray | None
+
+
+def orientations(
+    joints_mm: FloatArray, joint_scores: FloatArray, skeleton: Skeleton, error: RootError
+) -> list[Orientation]:
+    """N people's: of joints (N, J, 3), camera frame, and their scores (N, J)."""
+    found = root_orientations(joints_mm, skeleton, error, error.doubt(joint_scores))
     return [
-        replace(person, root_orientation_xyzw=None, root_orientation_covariance=None)
-        if np.isnan(orientation[0])
-        else replace(
-            person, root_orientation_xyzw=orientation, root_orientation_covariance=covariance
-        )
-        for person, orientation, covariance in zip(
-            people, *root_orientations(joints_mm, skeleton, error, doubt), strict=True
-        )
+        Orientation(None, None) if math.isnan(one[0]) else Orientation(one, covariance)
+        for one, covariance in zip(*found, strict=True)
     ]
 
 

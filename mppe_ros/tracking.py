@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from . import appearance, camera
 from .boxes import BoxFromPose, box_iou
 from .kalman import FRESH_SHARE, SIDEWAYS_MM_S, SPEED_MM_S, Innovation, Motion
-from .orientation import body_axes, oriented
+from .orientation import body_axes, orientations
 from .skeletons import Skeleton
 from .smoothing import SmoothingOptions, SmoothJoints
 from .structures import (
@@ -242,7 +241,9 @@ class Tracker:
         motions = Motion.stacked([track.motion for track in tracks], view.up).predicted(dt_s)
         moved = motions.position_mm - np.array([track.anchor_mm for track in tracks])
         joints = np.array([track.joints_mm for track in tracks]) + moved[:, None]
-        for track, *state in zip(tracks, motions.each(), view.project(joints), strict=True):
+        joints_px = view.project(joints)
+        boxes = BoxFromPose.stacked([track.box_from_pose for track in tracks])(joints_px)
+        for track, *state in zip(tracks, motions.each(), joints_px, boxes, strict=True):
             track.expect(*state)
 
     def _see(
@@ -276,8 +277,19 @@ class Tracker:
             )
             corrected = motions.corrected(assigned, _OUTLIER)
             corrected = corrected.walking(*self._facing(looks), waits_s)
-            for track, *news in zip(tracks, looks, corrected.each(), smooth.each(), strict=True):
-                track.see(*news, self._now_s, view)
+            learned = BoxFromPose.stacked([track.box_from_pose for track in tracks]).learn(
+                np.array([look.seen.person.bbox_xywh_px for look in looks]),
+                np.array([look.seen.person.joints_px for look in looks]),
+                view.intrinsics,
+                np.array([look.seen.detected for look in looks]),
+            )
+            colours = appearance.remembered(
+                np.array([track.colours for track in tracks]),
+                np.array([_colours(look.seen.person) for look in looks]),
+            )
+            news = corrected.each(), smooth.each(), learned.each(), colours
+            for track, look, *of_track in zip(tracks, looks, *news, strict=True):
+                track.see(look, *of_track, self._now_s)
         return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def _facing(self, looks: Sequence[_Look]) -> tuple[FloatArray, FloatArray]:
@@ -305,8 +317,14 @@ class Tracker:
             relative = SmoothJoints.stacked([one.smooth for one in tracks]).where_seen(relative)
         joints = roots[:, None] + relative @ view.rotation
         joints_px = view.pixels(joints, np.array([person.joints_px for person in people]))
-        moved = [smoothing.enabled or track.seen_s != now_s for track in tracks]
-        for i in np.flatnonzero(moved):
+        moved = np.array([smoothing.enabled or track.seen_s != now_s for track in tracks])
+        scores = np.array([person.joint_scores for person in people])
+        turned = iter(orientations(joints[moved], scores[moved], self._skeleton, self._root_error))
+        for i, tracking in enumerate(self._tracking(motions, view)):
+            if not moved[i]:
+                people[i] = replace(people[i], tracking=tracking)
+                continue
+            orientation_xyzw, turn_covariance = next(turned)
             people[i] = replace(
                 people[i],
                 root_mm=roots[i],
@@ -314,14 +332,11 @@ class Tracker:
                 root_px=roots_px[i],
                 joints_mm=joints[i],
                 joints_px=joints_px[i],
+                root_orientation_xyzw=orientation_xyzw,
+                root_orientation_covariance=turn_covariance,
+                tracking=tracking,
             )
-        anew = iter(oriented([*compress(people, moved)], self._skeleton, self._root_error))
-        return [
-            replace(next(anew) if is_moved else person, tracking=tracking)
-            for person, is_moved, tracking in zip(
-                people, moved, self._tracking(motions, view), strict=True
-            )
-        ]
+        return people
 
     def _tracking(self, motions: Motion, view: _View) -> Iterator[Tracking]:
         """Of all tracks."""
@@ -374,24 +389,24 @@ class _Track:
         self.motion = Motion.at(look.root_mm, look.covariance_mm2, view.up)
         # The filter starts with what it sees, whatever its options are.
         self.smooth = SmoothJoints.start(look.relative_mm)
-        self._boxes = BoxFromPose()
-        self._joint_score = float(look.seen.person.joint_scores.mean())
-        self.colours = _colours(look.seen.person)
-        self._keep(look, view)
+        person = look.seen.person
+        self.box_from_pose = BoxFromPose.usual().learn(
+            person.bbox_xywh_px, person.joints_px, view.intrinsics, look.seen.detected
+        )
+        self._joint_score = float(person.joint_scores.mean())
+        self.colours = _colours(person)
+        self._keep(look)
 
-    def _keep(self, look: _Look, view: _View) -> None:
+    def _keep(self, look: _Look) -> None:
         person = look.seen.person
         self.seen, self.box = person, person.bbox_xywh_px
         self.covariance_mm2 = look.covariance_mm2
         self.joints_mm, self.relative_mm = look.joints_mm, look.relative_mm  # unsmoothed
         self.anchor_mm = self.motion.position_mm
-        if look.seen.detected:
-            self._boxes.learn(person.bbox_xywh_px, person.joints_px, view.intrinsics)
 
-    def expect(self, motion: Motion, joints_px: FloatArray) -> None:
+    def expect(self, motion: Motion, joints_px: FloatArray, box: FloatArray) -> None:
         """Takes in where the person should be now."""
-        self.motion, self._joints_px = motion, joints_px
-        self.box = self._boxes(joints_px)
+        self.motion, self._joints_px, self.box = motion, joints_px, box
 
     def expected(self, now_s: float) -> Expected:
         return Expected(
@@ -404,19 +419,25 @@ class _Track:
         )
 
     def see(
-        self, look: _Look, motion: Motion, smooth: SmoothJoints, now_s: float, view: _View
+        self,
+        look: _Look,
+        motion: Motion,
+        smooth: SmoothJoints,
+        box_from_pose: BoxFromPose,
+        colours: FloatArray,
+        now_s: float,
     ) -> None:
         """Takes the image's person in.
 
-        :param motion, smooth: with it.
+        :param motion, smooth, box_from_pose, colours: with it.
         """
         self.motion, self.smooth, self.seen_s = motion, smooth, now_s
+        self.box_from_pose, self.colours = box_from_pose, colours
         if look.seen.detected:
             self.hits, self.detected_s = self.hits + 1, now_s
         score = float(look.seen.person.joint_scores.mean())
         self._joint_score += 0.2 * (score - self._joint_score)
-        self.colours = appearance.remembered(self.colours, _colours(look.seen.person))
-        self._keep(look, view)
+        self._keep(look)
         self.state = TrackState.TRACKED
 
     def miss(self, now_s: float, options: TrackingOptions) -> None:

@@ -432,8 +432,8 @@ def test_the_published_covariance_keeps_what_successive_errors_share():
 
 @pytest.mark.parametrize("x_m", [-1.0, 0.0, 1.0])
 def test_a_box_from_the_pose_is_the_box_that_was_detected(x_m):
-    boxes, seen = BoxFromPose(), person(x_m)
-    boxes.learn(seen.bbox_xywh_px, seen.joints_px, CAMERA)
+    seen = person(x_m)
+    boxes = BoxFromPose.usual().learn(seen.bbox_xywh_px, seen.joints_px, CAMERA)
     np.testing.assert_allclose(boxes(seen.joints_px), seen.bbox_xywh_px, atol=1e-6)
     larger = boxes(seen.joints_px * 2)
     np.testing.assert_allclose(larger, seen.bbox_xywh_px * 2, atol=1e-6)
@@ -441,21 +441,37 @@ def test_a_box_from_the_pose_is_the_box_that_was_detected(x_m):
 
 def test_the_usual_margins_give_a_box_that_overlaps_the_persons():
     seen = person()
-    assert box_iou(BoxFromPose()(seen.joints_px), seen.bbox_xywh_px)[0, 0] > 0.7
+    assert box_iou(BoxFromPose.usual()(seen.joints_px), seen.bbox_xywh_px)[0, 0] > 0.7
 
 
 def test_a_box_cut_by_the_image_teaches_nothing_about_the_cut_sides():
-    boxes, seen = BoxFromPose(), person()
+    seen = person()
     cut = seen.bbox_xywh_px.copy()
     cut[3] = CAMERA.height - cut[1]  # down to the image's edge, though the feet are seen
-    boxes.learn(cut, seen.joints_px, CAMERA)
+    boxes = BoxFromPose.usual().learn(cut, seen.joints_px, CAMERA)
     bottom = boxes(seen.joints_px)[[1, 3]].sum()
     assert bottom < CAMERA.height - 5
 
 
+def test_several_boxes_are_learned_as_each_alone():
+    seen = [person(-1.0), person(0.5, 6.0), person(1.0)]
+    bboxes = np.array([one.bbox_xywh_px for one in seen])
+    joints = np.array([one.joints_px for one in seen])
+    several = BoxFromPose.stacked([BoxFromPose.usual()] * 3)
+    for factor, detected in ((1.1, [True, False, True]), (0.9, [True, True, False])):
+        several = several.learn(bboxes * factor, joints, CAMERA, np.array(detected))
+    assert several.learned.all()
+    alone = [BoxFromPose.usual() for _ in seen]
+    for factor, detected in ((1.1, [True, False, True]), (0.9, [True, True, False])):
+        for i in np.flatnonzero(detected):
+            alone[i] = alone[i].learn(bboxes[i] * factor, joints[i], CAMERA)
+    boxes = several(joints)
+    for i, one in enumerate(alone):
+        np.testing.assert_allclose(boxes[i], one(joints[i]))
+
+
 def test_a_pose_without_places_has_no_box():
     nowhere = np.full((21, 2), np.nan)
-    boxes = BoxFromPose()
-    boxes.learn(np.ones(4), nowhere, CAMERA)
+    boxes = BoxFromPose.usual().learn(np.ones(4), nowhere, CAMERA)
     assert np.isnan(boxes(nowhere)).all()
     assert box_iou(boxes(nowhere), np.ones(4))[0, 0] == 0
