@@ -322,49 +322,6 @@ def test_facing_takes_doubt_away_to_the_side_only(angle, error, wait_s):
     assert np.linalg.eigvalsh(facing.covariance)[0] > -1e-6
 
 
-# --- clothes -------------------------------------------------------------------------------------
-
-
-def dressed(one, colour):
-    return dataclasses.replace(one, colours=np.full(appearance.UNSEEN.shape, float(colour)))
-
-
-@pytest.mark.parametrize("red, blue, kept", [(200, 20, True), (100, 100, False)])
-def test_clothes_tell_who_comes_out_from_behind_whom(red, blue, kept):
-    """Two people meet, turn round while one hides the other, and part again."""
-    tracker = make_tracker()
-    ways = (-0.9, 0.9)
-    for index in range(12):
-        apart = 0.9 - 0.08 * index
-        seen = [person(way * apart, velocity_m_s=(-way, 0)) for way in ways]
-        people = look(tracker, list(map(dressed, seen, (red, blue))), index / 15)
-    left = people[0].tracking.track_id
-    for index in range(12, 18):
-        look(tracker, [], index / 15)
-    back = [person(way * 0.2, velocity_m_s=(way, 0)) for way in ways]
-    people = look(tracker, list(map(dressed, back, (red, blue))), 18 / 15)
-    (found,) = [p.tracking.track_id for p in people if p.colours[0, 0] == red and p.root_mm[0] < 0]
-    assert (found == left) == kept
-
-
-def test_other_clothes_are_somebody_else():
-    tracker = make_tracker()
-    for index in range(5):
-        look(tracker, [dressed(person(), 200)], index / 15)
-    people = look(tracker, [dressed(person(0.3), 20)], 5 / 15)
-    assert states(people)[1] == TrackState.COASTING and 2 in states(people)
-
-
-def test_unseen_clothes_change_no_id():
-    tracker = make_tracker()
-    for index in range(9):
-        one = person() if index % 3 else dressed(person(), 200)
-        assert list(states(look(tracker, [one], index / 15))) == [1]
-
-
-# --- smoothing -----------------------------------------------------------------------------------
-
-
 def test_smoothing_off_is_exactly_what_the_networks_say():
     tracker = make_tracker()
     for index in range(5):
@@ -425,6 +382,46 @@ def test_the_published_covariance_keeps_what_successive_errors_share():
         (one,) = look(tracker, [person()], index / 15, smoothing=SmoothingOptions())
     lasting = (1 - FRESH_SHARE) * person().root_covariance_mm2
     assert np.linalg.eigvalsh(one.root_covariance_mm2 - lasting)[0] > 0
+
+
+# --- clothes -------------------------------------------------------------------------------------
+
+
+def dressed(one, colour):
+    return dataclasses.replace(one, colours=np.full(appearance.UNSEEN.shape, float(colour)))
+
+
+@pytest.mark.parametrize("red, blue, kept", [(200, 20, True), (100, 100, False)])
+def test_clothes_tell_who_comes_out_from_behind_whom(red, blue, kept):
+    """Two people meet, turn round while one hides the other, and part again."""
+    tracker = make_tracker()
+    ways = (-0.9, 0.9)
+    for index in range(12):
+        apart = 0.9 - 0.08 * index
+        seen = [person(way * apart, velocity_m_s=(-way, 0)) for way in ways]
+        people = look(tracker, list(map(dressed, seen, (red, blue))), index / 15)
+    left = people[0].tracking.track_id
+    for index in range(12, 18):
+        look(tracker, [], index / 15)
+    back = [person(way * 0.2, velocity_m_s=(way, 0)) for way in ways]
+    people = look(tracker, list(map(dressed, back, (red, blue))), 18 / 15)
+    (found,) = [p.tracking.track_id for p in people if p.colours[0, 0] == red and p.root_mm[0] < 0]
+    assert (found == left) == kept
+
+
+def test_other_clothes_are_somebody_else():
+    tracker = make_tracker()
+    for index in range(5):
+        look(tracker, [dressed(person(), 200)], index / 15)
+    people = look(tracker, [dressed(person(0.3), 20)], 5 / 15)
+    assert states(people)[1] == TrackState.COASTING and 2 in states(people)
+
+
+def test_unseen_clothes_change_no_id():
+    tracker = make_tracker()
+    for index in range(9):
+        one = person() if index % 3 else dressed(person(), 200)
+        assert list(states(look(tracker, [one], index / 15))) == [1]
 
 
 # --- boxes ---------------------------------------------------------------------------------------
