@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from walkers import (
 
 from mppe_ros import appearance, camera
 from mppe_ros.boxes import BoxFromPose, box_iou
+from mppe_ros.estimates import Estimate, EstimateStore, Key
 from mppe_ros.kalman import FRESH_SHARE, Motion
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.smoothing import SmoothingOptions
@@ -422,6 +424,22 @@ def test_unseen_clothes_change_no_id():
     for index in range(9):
         one = person() if index % 3 else dressed(person(), 200)
         assert list(states(look(tracker, [one], index / 15))) == [1]
+
+
+def test_estimates_keep_colours_and_older_ones_have_none(tmp_path):
+    seen, key = dressed(person(), 200), Key("film.mp4", 0)
+    with EstimateStore(tmp_path, (1, 1), {}, resume=False) as store:
+        store.add(key, Estimate((seen,), CAMERA, (True,)))
+        (kept,) = store.get(key).people
+    np.testing.assert_array_equal(kept.colours, seen.colours)
+    path = tmp_path / "1-of-1.jsonl"
+    settings, line = map(json.loads, path.read_text().splitlines())
+    del line["people"][0]["colours"]
+    path.write_text(f"{json.dumps(settings)}\n{json.dumps(line)}\n")
+    with EstimateStore(tmp_path, (1, 1), {}, resume=True) as store:
+        (older,) = store.get(key).people
+    assert older.colours is None
+    assert list(states(look(make_tracker(), [older], 0.0))) == [1]
 
 
 # --- boxes ---------------------------------------------------------------------------------------
