@@ -41,7 +41,7 @@ _OUTLIER = 9.35
 # than the limit in all is somebody else.
 _JOINT_SCALE_MM = 300.0
 _CLOTHES_WEIGHT, _OTHER_CLOTHES = 2.5, 0.5
-_UNSEEN = 0.5  # of that, what unseen clothes cost
+_UNSEEN_CLOTHES = 0.5  # of that weight, what clothes cost that aren't seen
 _MAX_COST = 4.2
 _COASTING_WEIGHT = 0.5  # of joints and overlap, while the track's person is out of sight
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
@@ -269,14 +269,16 @@ class Tracker:
             tracks, looks = [self._tracks[i] for i in rows], [looks[i] for i in columns]
             motions = Motion.stacked([track.motion for track in tracks], view.up)
             waits_s = np.array([self._now_s - track.seen_s for track in tracks])
+            relative = np.array([look.relative_mm for look in looks])
             smooth = SmoothJoints.stacked([track.smooth for track in tracks]).next(
-                np.array([look.relative_mm for look in looks]),
+                relative,
                 np.array([look.seen.person.joint_status for look in looks]),
                 waits_s,
                 smoothing,
             )
+            scores = np.array([look.seen.person.joint_scores for look in looks])
             corrected = motions.corrected(assigned, _OUTLIER)
-            corrected = corrected.walking(*self._facing(looks), waits_s)
+            corrected = corrected.walking(*self._facing(relative, scores), waits_s)
             learned = BoxFromPose.stacked([track.box_from_pose for track in tracks]).learn(
                 np.array([look.seen.person.bbox_xywh_px for look in looks]),
                 np.array([look.seen.person.joints_px for look in looks]),
@@ -285,20 +287,22 @@ class Tracker:
             )
             colours = appearance.remembered(
                 np.array([track.colours for track in tracks]),
-                np.array([_colours(look.seen.person) for look in looks]),
+                np.array([look.colours for look in looks]),
             )
             news = corrected.each(), smooth.each(), learned.each(), colours
             for track, look, *of_track in zip(tracks, looks, *news, strict=True):
                 track.see(look, *of_track, self._now_s)
         return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
-    def _facing(self, looks: Sequence[_Look]) -> tuple[FloatArray, FloatArray]:
-        """The people's left, (N, 3) in the tracks' frame, and how fast they may go there (N,),
-        mm/s: standard deviation, as they may look elsewhere than it seems."""
-        relative = np.array([look.relative_mm for look in looks])
-        scores = np.array([look.seen.person.joint_scores for look in looks])
-        turned = self._root_error.heading_rad * self._root_error.doubt(scores) * SPEED_MM_S
-        return body_axes(relative, self._skeleton)[..., 1], np.hypot(SIDEWAYS_MM_S, turned)
+    def _facing(
+        self, relative_mm: FloatArray, joint_scores: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Of people's joints (N, J, 3) in the tracks' frame and scores (N, J) their left (N, 3),
+        and how fast they may go there (N,), mm/s: standard deviation, as they may look elsewhere
+        than it seems."""
+        error = self._root_error
+        turned = error.heading_rad * error.doubt(joint_scores) * SPEED_MM_S
+        return body_axes(relative_mm, self._skeleton)[..., 1], np.hypot(SIDEWAYS_MM_S, turned)
 
     def _people(self, view: _View, smoothing: SmoothingOptions) -> list[Person]:
         """As published for this image; whose joints were moved is oriented anew."""
@@ -366,6 +370,7 @@ class _Look(NamedTuple):
     covariance_mm2: FloatArray  # (3, 3) of the root
     joints_mm: FloatArray  # (J, 3)
     relative_mm: FloatArray  # (J, 3) as seen from the root
+    colours: FloatArray  # (P, 3) of the clothes, not a number where unseen
 
 
 def _looks(seen: Sequence[Seen], view: _View) -> list[_Look]:
@@ -375,7 +380,9 @@ def _looks(seen: Sequence[Seen], view: _View) -> list[_Look]:
     roots = view.to_tracks(np.array([person.root_mm for person in people]))
     spreads = view.turned_to_tracks(np.array([person.root_covariance_mm2 for person in people]))
     joints = view.to_tracks(np.array([person.joints_mm for person in people]))
-    return list(map(_Look, seen, roots, spreads, joints, joints - roots[:, None]))
+    unseen = appearance.UNSEEN
+    colours = [unseen if person.colours is None else person.colours for person in people]
+    return list(map(_Look, seen, roots, spreads, joints, joints - roots[:, None], colours))
 
 
 class _Track:
@@ -394,7 +401,7 @@ class _Track:
             person.bbox_xywh_px, person.joints_px, view.intrinsics, look.seen.detected
         )
         self._joint_score = float(person.joint_scores.mean())
-        self.colours = _colours(person)
+        self.colours = look.colours
         self._keep(look)
 
     def _keep(self, look: _Look) -> None:
@@ -509,17 +516,13 @@ def _costs(
         np.array([track.box for track in tracks]),
         np.array([look.seen.person.bbox_xywh_px for look in looks]),
     )
-    colours = np.array([_colours(look.seen.person) for look in looks])
+    colours = np.array([look.colours for look in looks])
     strange = appearance.unlike(colours, np.array([track.colours for track in tracks])[:, None])
-    strange = np.minimum(np.where(np.isnan(strange), _UNSEEN, strange / _OTHER_CLOTHES), 1)
+    strange = np.minimum(np.where(np.isnan(strange), _UNSEEN_CLOTHES, strange / _OTHER_CLOTHES), 1)
     # Of somebody out of sight the last pose and box say less.
     weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]
     shape = np.array(weights)[:, None] * (unlike + 1 - overlap)
     return np.asarray(distances / _GATE + shape + _CLOTHES_WEIGHT * strange)
-
-
-def _colours(person: Person) -> FloatArray:
-    return appearance.UNSEEN if person.colours is None else person.colours
 
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:
