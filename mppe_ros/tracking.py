@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from . import appearance, camera
+from . import appearance, camera, gait
 from .boxes import BoxFromPose, box_iou
-from .kalman import FRESH_SHARE, SIDEWAYS_MM_S, SPEED_MM_S, Innovation, Motion
+from .gait import Swing
+from .kalman import FRESH_SHARE, SIDEWAYS_MM_S, SPEED_MM_S, Innovation, IntArray, Motion
 from .orientation import body_axes, orientations
 from .skeletons import Skeleton
 from .smoothing import SmoothingOptions, SmoothJoints
@@ -43,6 +44,7 @@ _JOINT_SCALE_MM = 300.0
 _CLOTHES_WEIGHT, _OTHER_CLOTHES = 2.5, 0.5
 _UNSEEN_CLOTHES = 0.5  # of that weight, what clothes cost that aren't seen
 _MAX_COST = 4.2
+_BEYOND = 0.3  # of what a pair costs beyond that, in the total
 _COASTING_WEIGHT = 0.5  # of joints and overlap, while the track's person is out of sight
 # Two people whose joints differ by less than this share of their size are one, seen in two boxes.
 _SAME_POSE = 0.12
@@ -56,7 +58,7 @@ _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
 # Cosine of a camera's tilt: beyond, it isn't clear that the z axis of its world points up.
 _UPRIGHT = 0.5
 # Standard deviation, any direction, of a velocity that may be published.
-_MAX_VELOCITY_ERROR_MM_S = 500.0
+_MAX_VELOCITY_ERROR_MM_S = 350.0
 
 
 @dataclass(frozen=True)
@@ -259,10 +261,7 @@ class Tracker:
         spreads = np.array([look.covariance_mm2 for look in looks])
         innovations = _innovations(self._tracks, looks, spreads)
         costs = _costs(self._tracks, looks, innovations, spreads)
-        possible = costs <= _MAX_COST
-        rows, columns = linear_sum_assignment(np.where(possible, costs, 1e6))
-        likely = possible[rows, columns]
-        rows, columns = rows[likely], columns[likely]
+        rows, columns = assigned_pairs(costs)
         if len(rows):
             assigned = innovations.of(rows, columns)
             self.innovations = assigned.squared.tolist()
@@ -277,8 +276,12 @@ class Tracker:
                 smoothing,
             )
             scores = np.array([look.seen.person.joint_scores for look in looks])
+            axes = body_axes(relative, self._skeleton)
             corrected = motions.corrected(assigned, _OUTLIER)
-            corrected = corrected.walking(*self._facing(relative, scores), waits_s)
+            corrected = corrected.walking(axes[..., 1], self._sideways_mm_s(scores), waits_s)
+            swings = Swing.stacked([track.swing for track in tracks]).next(
+                gait.ankles_mm(relative, self._skeleton), gait.forward(axes, view.up), waits_s
+            )
             learned = BoxFromPose.stacked([track.box_from_pose for track in tracks]).learn(
                 np.array([look.seen.person.bbox_xywh_px for look in looks]),
                 np.array([look.seen.person.joints_px for look in looks]),
@@ -289,20 +292,17 @@ class Tracker:
                 np.array([track.colours for track in tracks]),
                 np.array([look.colours for look in looks]),
             )
-            news = corrected.each(), smooth.each(), learned.each(), colours
+            news = corrected.each(), smooth.each(), learned.each(), swings.each(), colours
             for track, look, *of_track in zip(tracks, looks, *news, strict=True):
                 track.see(look, *of_track, self._now_s)
         return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
-    def _facing(
-        self, relative_mm: FloatArray, joint_scores: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Of people's joints (N, J, 3) in the tracks' frame and scores (N, J) their left (N, 3),
-        and how fast they may go there (N,), mm/s: standard deviation, as they may look elsewhere
-        than it seems."""
+    def _sideways_mm_s(self, joint_scores: FloatArray) -> FloatArray:
+        """Of people's scores (N, J) how fast they may go to their body's side (N,): standard
+        deviation, as they may look elsewhere than it seems."""
         error = self._root_error
         turned = error.heading_rad * error.doubt(joint_scores) * SPEED_MM_S
-        return body_axes(relative_mm, self._skeleton)[..., 1], np.hypot(SIDEWAYS_MM_S, turned)
+        return np.hypot(SIDEWAYS_MM_S, turned)
 
     def _people(self, view: _View, smoothing: SmoothingOptions) -> list[Person]:
         """As published for this image; whose joints were moved is oriented anew."""
@@ -344,10 +344,13 @@ class Tracker:
 
     def _tracking(self, motions: Motion, view: _View) -> Iterator[Tracking]:
         """Of all tracks."""
-        spreads = motions.velocity_covariance_mm2_s2
+        velocities, spreads = motions.velocity_mm_s, motions.velocity_covariance_mm2_s2
+        if self._camera_known:  # else the ground may move, too
+            swings = Swing.stacked([track.swing for track in self._tracks])
+            velocities, spreads = swings.velocity(velocities, spreads)
         known = np.linalg.eigvalsh(spreads)[:, -1] <= _MAX_VELOCITY_ERROR_MM_S**2
         known &= self._clock_runs
-        velocities = motions.velocity_mm_s @ view.rotation
+        velocities = velocities @ view.rotation
         spreads = view.turned_to_camera(spreads)
         for track, is_known, velocity, spread in zip(
             self._tracks, known, velocities, spreads, strict=True
@@ -402,6 +405,7 @@ class _Track:
         )
         self._joint_score = float(person.joint_scores.mean())
         self.colours = look.colours
+        self.swing = Swing.unknown()
         self._keep(look)
 
     def _keep(self, look: _Look) -> None:
@@ -431,15 +435,16 @@ class _Track:
         motion: Motion,
         smooth: SmoothJoints,
         box_from_pose: BoxFromPose,
+        swing: Swing,
         colours: FloatArray,
         now_s: float,
     ) -> None:
         """Takes the image's person in.
 
-        :param motion, smooth, box_from_pose, colours: with it.
+        :param motion, smooth, box_from_pose, swing, colours: with it.
         """
         self.motion, self.smooth, self.seen_s = motion, smooth, now_s
-        self.box_from_pose, self.colours = box_from_pose, colours
+        self.box_from_pose, self.swing, self.colours = box_from_pose, swing, colours
         if look.seen.detected:
             self.hits, self.detected_s = self.hits + 1, now_s
         score = float(look.seen.person.joint_scores.mean())
@@ -523,6 +528,20 @@ def _costs(
     weights = [_COASTING_WEIGHT if track.state == TrackState.COASTING else 1.0 for track in tracks]
     shape = np.array(weights)[:, None] * (unlike + 1 - overlap)
     return np.asarray(distances / _GATE + shape + _CLOTHES_WEIGHT * strange)
+
+
+def assigned_pairs(costs: FloatArray) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the likely pairs of least total cost.
+
+    Unlikely ones have a part in the total: of two people who might both be this track's, one may
+    well be nobody's, but the other stands next to another track.
+
+    :param costs: (N, M)
+    """
+    beyond = np.minimum(_BEYOND * np.maximum(costs - _MAX_COST, 0), _MAX_COST)
+    rows, columns = linear_sum_assignment(np.minimum(costs, _MAX_COST) + beyond)
+    likely = costs[rows, columns] <= _MAX_COST
+    return rows[likely], columns[likely]
 
 
 def _without_duplicates(seen: Sequence[Seen]) -> list[Seen]:

@@ -14,7 +14,17 @@ pytest.importorskip("anny", reason="generating people needs anny: pip install 'm
 
 from mppe_ros.camera import project
 from mppe_ros.skeletons import MUCO_21
-from mppe_ros.synthetic import bodies, dataset, kernel, motion, people, render, rotations, surfaces
+from mppe_ros.synthetic import (
+    acting,
+    bodies,
+    dataset,
+    kernel,
+    motion,
+    people,
+    render,
+    rotations,
+    surfaces,
+)
 from mppe_ros.synthetic.benchmark import Benchmark, digest
 from mppe_ros.synthetic.clothing import Wardrobe
 from mppe_ros.synthetic.dataset import DatasetError, Manifest, Shard
@@ -119,6 +129,28 @@ def test_a_gait_repeats_and_advances() -> None:
     assert gait.stride_m == pytest.approx(1.2 * 1.1, rel=0.05)
     start, end = gait.pose(0.0, 0.85), gait.pose(gait.stride_m * (1 - 1e-6), 0.85)
     np.testing.assert_allclose(start.rotations, end.rotations, atol=0.02)
+
+
+def test_a_walker_keeps_its_speed_and_is_slower_in_tight_turns_only() -> None:
+    gait = motion.drawn_gait()
+    route = np.array([[0.0, 0.0], [3.0, 0.5], [0.5, 0.9], [3.0, 1.5]])
+    act = acting.walk(gait, gait.clip.leg_m, route, start_s=1.0)
+    own_m_s = gait.stride_m / gait.clip.duration_s
+    times_s = np.arange(0, 10, 0.01)
+    places = np.array([act(time_s).position_m[:2] for time_s in times_s])
+    steps = np.diff(places, axis=0)
+    speeds = np.linalg.norm(steps, axis=1) / 0.01
+    headings = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
+    turns = np.abs(np.gradient(headings)) / 0.01
+    assert speeds.max() < 1.02 * own_m_s
+    assert turns.max() < 3.0
+    straight = turns < 0.5
+    assert straight.mean() > 0.5
+    np.testing.assert_allclose(speeds[straight], own_m_s, rtol=0.02)
+    assert speeds.min() < 0.8 * own_m_s
+    # The route's first point at the time asked for, and nobody waits before or after it.
+    np.testing.assert_allclose(act(1.0).position_m[:2], route[0], atol=1e-6)
+    assert np.linalg.norm(act(0.0).position_m[:2] - route[0]) == pytest.approx(own_m_s, rel=0.01)
 
 
 # ---- the renderer -------------------------------------------------------------------------------

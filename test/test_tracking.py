@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from scipy.stats import chi2
 from walkers import (
     CAMERA,
@@ -28,7 +29,7 @@ from mppe_ros.kalman import FRESH_SHARE, Motion
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.smoothing import SmoothingOptions
 from mppe_ros.structures import TrackState
-from mppe_ros.tracking import Seen, Tracker, TrackingOptions
+from mppe_ros.tracking import Seen, Tracker, TrackingOptions, assigned_pairs
 
 OFF = SmoothingOptions(enabled=False)
 EYES = WalkersPipeline(draw_film(0, people=1, frames=2))
@@ -387,6 +388,21 @@ def test_the_published_covariance_keeps_what_successive_errors_share():
 
 
 # --- clothes -------------------------------------------------------------------------------------
+
+
+def test_of_two_who_may_be_the_same_the_one_next_to_somebody_else_is_not():
+    # The second person is a little more like the first track, but more yet like the second one.
+    rows, columns = assigned_pairs(np.array([[2.82, 2.80], [17.0, 4.9]]))
+    assert (rows.tolist(), columns.tolist()) == ([0], [0])
+
+
+@given(arrays.arrays(np.float64, st.tuples(*[st.integers(1, 4)] * 2), elements=st.floats(0, 1e6)))
+def test_nobody_is_assigned_twice_or_at_too_high_a_cost(costs):
+    rows, columns = assigned_pairs(costs)
+    assert len(set(rows.tolist())) == len(rows) == len(set(columns.tolist()))
+    assert (costs[rows, columns] < 5).all()
+    left = np.delete(np.delete(costs, rows, axis=0), columns, axis=1)
+    assert not (left < 2).any()  # nobody is left over who is near
 
 
 def dressed(one, colour):

@@ -29,16 +29,16 @@ LEVEL = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0.95], [0, 0, 0, 1]])
 BOB_MM, BOB_HZ = 25.0, 1.8  # of a walker's pelvis: half of its way up and down
 JOINT_NOISE_MM = 25.0
 
-# A standing person, mm, pelvis at the origin: x to the person's left, y down, z to the front.
+# A standing person, mm, pelvis at the origin: x to the person's right, y down, z to the front.
 _STANDING = {
     "Head_top": (0, -720, 0), "Thorax": (0, -480, 0),
-    "R_Shoulder": (-180, -450, 0), "R_Elbow": (-230, -180, 0), "R_Wrist": (-240, 60, 40),
-    "L_Shoulder": (180, -450, 0), "L_Elbow": (230, -180, 0), "L_Wrist": (240, 60, 40),
-    "R_Hip": (-110, 20, 0), "R_Knee": (-110, 430, 20), "R_Ankle": (-110, 850, 0),
-    "L_Hip": (110, 20, 0), "L_Knee": (110, 430, 20), "L_Ankle": (110, 850, 0),
+    "R_Shoulder": (180, -450, 0), "R_Elbow": (230, -180, 0), "R_Wrist": (240, 60, 40),
+    "L_Shoulder": (-180, -450, 0), "L_Elbow": (-230, -180, 0), "L_Wrist": (-240, 60, 40),
+    "R_Hip": (110, 20, 0), "R_Knee": (110, 430, 20), "R_Ankle": (110, 850, 0),
+    "L_Hip": (-110, 20, 0), "L_Knee": (-110, 430, 20), "L_Ankle": (-110, 850, 0),
     "Pelvis": (0, 0, 0), "Spine": (0, -240, 0), "Head": (0, -600, 30),
-    "R_Hand": (-240, 140, 60), "L_Hand": (240, 140, 60),
-    "R_Toe": (-110, 880, 150), "L_Toe": (110, 880, 150),
+    "R_Hand": (240, 140, 60), "L_Hand": (-240, 140, 60),
+    "R_Toe": (110, 880, 150), "L_Toe": (-110, 880, 150),
 }  # fmt: skip
 STANDING_MM = np.array([_STANDING[name] for name in MUCO_21.joint_names], np.float64)
 ANKLE_MM = 850.0  # below the pelvis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from .people import Placed
 
 Script = Callable[[float], Pose]  # time, s -> pose with x and y; the ground is found afterwards
 
+# Who walks turns by no more: a right angle takes most of a second.
+_TURN_RAD_S = 2.0
+_TABLE_STEP_M = 0.02
+
 
 @dataclass(frozen=True)
 class Actor:
@@ -28,25 +33,31 @@ class Actor:
 
 
 def walk(gait: Gait, leg_m: float, route: NDArray[np.float64], start_s: float) -> Script:
-    """Walk along a route at the gait's own speed.
+    """Walk along a route at the gait's own speed, slower in tight turns; feet don't slide.
 
     :param route: (N, 2), m, way points, rounded off by a spline.
     :param start_s: when the first point is passed; before it the route is prolonged backwards.
     """
     knots = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(route, axis=0), axis=1))])
     spline = CubicSpline(knots, route, bc_type="natural")
-    period = gait.clip.duration_s
-    speed = gait.stride_m * (leg_m / gait.clip.leg_m) / period
+    speed = gait.stride_m * (leg_m / gait.clip.leg_m) / gait.clip.duration_s
+    # The spline's own parameter runs fast and slow: distances and times along it, from a table.
+    parameter = np.linspace(0, knots[-1], 1 + math.ceil(knots[-1] / _TABLE_STEP_M))
+    path, headings = spline(parameter), np.unwrap(np.arctan2(*spline(parameter, 1).T[::-1]))
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    times = np.maximum(steps / speed, np.abs(np.diff(headings)) / _TURN_RAD_S)
+    distance_at, time_at = (np.concatenate([[0], np.cumsum(each)]) for each in (steps, times))
 
     def pose_at(time_s: float) -> Pose:
-        distance = speed * (time_s - start_s)
-        inside = float(np.clip(distance, 0, knots[-1]))
+        since = time_s - start_s
+        inside = float(np.interp(since, time_at, parameter))
+        beyond = speed * (since - float(np.clip(since, 0, time_at[-1])))
         way = spline(inside, 1)
         way /= np.linalg.norm(way)
-        point = spline(inside) + way * (distance - inside)
+        distance = float(np.interp(since, time_at, distance_at)) + beyond
         pose = gait.pose(distance + 50 * gait.stride_m, leg_m)
         pose = pose.turned(float(np.degrees(np.arctan2(way[0], -way[1]))))
-        return pose.moved(np.array([*point, 0.0]))
+        return pose.moved(np.array([*(spline(inside) + way * beyond), 0.0]))
 
     return pose_at
 
