@@ -13,10 +13,9 @@ import numpy as np
 
 from . import camera, distance
 from .orientation import oriented
-from .skeletons import Skeleton
+from .skeletons import ANKLES, Skeleton
 from .structures import FloatArray, Intrinsics, JointStatus, Person, RootError
 
-ANKLES = ("R_Ankle", "L_Ankle")
 # Of a standing foot's ankle above the floor; and how far off the floor PoseNet's lower ankle
 # seems (standard deviation that holds 68.3 %). Measured in generated films (docs/tracking.md).
 ANKLE_HEIGHT_MM, FOOT_ERROR_MM = 100.0, 70.0

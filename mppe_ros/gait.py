@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .floor import ANKLES
 from .kalman import SPEED_MM_S
-from .skeletons import Skeleton
+from .skeletons import ANKLES, Skeleton
 from .structures import FloatArray
 
 # A walker's speed, mean and standard deviation.

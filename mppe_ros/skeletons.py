@@ -45,6 +45,7 @@ class Skeleton:
         return [self.joint_names.index(name) for name in names]
 
 
+ANKLES = ("R_Ankle", "L_Ankle")
 # The joints that every data set means alike; measuring across joint sets uses these.
 LIMB_JOINTS = tuple(
     f"{side}_{joint}"

@@ -20,7 +20,7 @@ from walkers import (
 
 from mppe_ros import camera, floor
 from mppe_ros.sequence import PoseSequence
-from mppe_ros.skeletons import MUCO_21
+from mppe_ros.skeletons import ANKLES, MUCO_21
 from mppe_ros.structures import JointStatus, Person
 
 
@@ -103,7 +103,7 @@ def test_without_feet_or_height_or_agreement_nothing_changes():
     pose = camera_at(1.5, 0.1)
     person, _ = standing(pose, 4.0, 0.1)
     status = person.joint_status.copy()
-    status[MUCO_21.indices(floor.ANKLES)] = JointStatus.TRUNCATED
+    status[MUCO_21.indices(ANKLES)] = JointStatus.TRUNCATED
     footless = dataclasses.replace(person, joint_status=status)
     assert fused(footless, pose) is footless
     assert fused(person, camera_at(0.25, 0.1)) is person

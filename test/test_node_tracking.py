@@ -9,8 +9,8 @@ from node_rig import SMALL, added, deleted, make_image, make_info, wait_until
 from std_srvs.srv import Trigger
 
 from mppe_ros import node as node_module
-from mppe_ros.floor import ANKLES
 from mppe_ros.frames import FrameError
+from mppe_ros.skeletons import ANKLES
 from mppe_ros.structures import Detections
 
 TENTATIVE, TRACKED, COASTING, LOST = 1, 2, 3, 4
