@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .kalman import SPEED_MM_S
+from .orientation import cross
 from .skeletons import ANKLES, Skeleton
 from .structures import FloatArray
 
@@ -112,7 +113,7 @@ def forward(axes: FloatArray, up: FloatArray | None) -> FloatArray:
     """
     if up is None:
         return axes[..., 0]
-    level = np.cross(axes[..., 1], up)
+    level = cross(axes[..., 1], up)
     length = np.linalg.norm(level, axis=-1, keepdims=True)
     return np.asarray(level / np.where(length > 0.1, length, np.nan))
 

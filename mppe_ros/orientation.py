@@ -99,19 +99,19 @@ def body_axes(joints_mm: FloatArray, skeleton: Skeleton) -> FloatArray:
         return np.full((*joints_mm.shape[:-2], 3, 3), np.nan)
     sides = _SIDES @ joints_mm[..., skeleton.indices(TORSO), :]
     leftward, headward = sides[..., 0, :], sides[..., 1, :]
-    forward = _cross(leftward, headward)
+    forward = cross(leftward, headward)
     vectors = np.array([leftward, headward, forward])
     width, length, area = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     # Written so that NaN fails.
     has_front = (np.minimum(width, length) > _MIN_LENGTH_MM) & (area > _MIN_SINE * width * length)
     with np.errstate(divide="ignore", invalid="ignore"):
         x, z = forward / area, headward / length
-    axes = np.stack([x, _cross(z, x), z], -1)
+    axes = np.stack([x, cross(z, x), z], -1)
     return np.where(has_front[..., None], axes, np.nan)
 
 
-def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
-    """NumPy's takes ten times as long for few vectors, and this runs for every image."""
+def cross(a: FloatArray, b: FloatArray) -> FloatArray:
+    """(..., 3) cross products, every image's: NumPy's takes ten times as long for few vectors."""
     forth, back = [1, 2, 0], [2, 0, 1]
     return np.asarray(
         a.take(forth, -1) * b.take(back, -1) - a.take(back, -1) * b.take(forth, -1)
