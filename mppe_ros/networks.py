@@ -7,7 +7,7 @@ checkpoints load as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -70,11 +70,12 @@ def soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     # In fp32 always: sums over 64^3 cells lose whole cells in half precision.
     with torch.autocast(heatmaps.device.type, enabled=False):
+        depths: list[torch.Tensor] = []
         if heatmaps.ndim == 4:
-            logits, depths = heatmaps.float(), None
+            probability = _softmax(heatmaps.float())
         else:
-            logits, depths = _over_depth(heatmaps)
-        probability = logits.flatten(2).softmax(-1).reshape(logits.shape)
+            probability, depth = (_over_depth_in_graph if is_recorded() else _over_depth)(heatmaps)
+            depths = [depth]
         means, variances = [], []
         for axis in (3, 2):
             marginal = probability.sum(5 - axis)
@@ -86,10 +87,13 @@ def soft_argmax(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             offset = cells - mean[..., None]
             variance = (marginal * offset.square()).sum(-1)
             variances.append(variance * 12 / max(len(cells) ** 2 - 1, 1))
-        if depths is not None:
-            means.append((probability * depths).sum((2, 3)))
         spread = ((variances[0] + variances[1]) / 2).sqrt()
-    return torch.stack(means, -1), (1 - spread).clamp(0, 1)
+    return torch.stack(means + depths, -1), (1 - spread).clamp(0, 1)
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Over both dimensions of maps (N, J, H, W)."""
+    return logits.flatten(2).softmax(-1).reshape(logits.shape)
 
 
 # So many logits of a volume (0.5 MB in fp32) stay in a CPU core's cache from one step to the next.
@@ -97,15 +101,15 @@ _CACHED_LOGITS = 2**17
 
 
 def _over_depth(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, J, D, H, W) logits to those of x and y, and to the expected z at each x and y.
+    """(N, J, D, H, W) logits to the softmax over x and y (N, J, H, W), and to the mean z (N, J).
 
-    Both (N, J, H, W): the softmax over the volume is that over x and y times that over z there. So
-    no array of the volume's size is written.
+    The softmax over the volume is that over x and y times that over z there. So no array of the
+    volume's size is written.
     """
     count, joints, depth, height, width = volumes.shape
     cells = torch.arange(depth, device=volumes.device, dtype=torch.float32)
     columns = volumes.permute(0, 3, 4, 1, 2).reshape(-1, joints, depth)
-    in_parts = volumes.device.type == "cpu" and not is_recorded()
+    in_parts = volumes.device.type == "cpu"
     step = max(1, _CACHED_LOGITS // (joints * depth))
     logits, depths = [], []
     for part in columns.split(step) if in_parts else [columns]:
@@ -117,7 +121,28 @@ def _over_depth(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         depths.append((exponentials * cells).sum(-1) / total)
     shape = (count, height, width, joints)
     flat, expected = (torch.cat(v).reshape(shape).permute(0, 3, 1, 2) for v in (logits, depths))
-    return flat, expected
+    probability = _softmax(flat)
+    return probability, (probability * expected).sum((2, 3))
+
+
+def _over_depth_in_graph(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As above, for who optimises graphs: nothing but the convolution before it, exponentials
+    and a convolution, so that memory keeps its order (OpenVINO took a third of PoseNet's time in
+    bf16 for changing it).
+
+    The products are in the network's precision: each exponential loses a thousandth in bf16, of
+    which there are many in a sum. No mean over x and y is taken so.
+    """
+    count, joints, depth = volumes.shape[:3]
+    channels = volumes.flatten(1, 2)
+    tops = channels.amax((2, 3)).unflatten(1, (joints, depth)).amax(2, keepdim=True)
+    exponentials = (channels - tops.expand(-1, -1, depth).reshape(count, -1, 1, 1)).exp()
+    cells = torch.arange(depth, device=volumes.device, dtype=exponentials.dtype)
+    # For each joint the sum over z, and that of z.
+    kernel = torch.stack([torch.ones_like(cells), cells]).repeat(joints, 1)[..., None, None]
+    sums = F.conv2d(exponentials, kernel, groups=joints).unflatten(1, (joints, 2)).float()
+    total = sums.sum((3, 4))
+    return sums[:, :, 0] / total[:, :, :1, None], total[:, :, 1] / total[:, :, 0]
 
 
 def hard_argmax(heatmaps: torch.Tensor) -> torch.Tensor:
@@ -680,12 +705,14 @@ def compiled(
     """A network for :class:`CompiledRootPose`.
 
     :param size: of the crops, px.
-    :param precise: runs a RootNet of its own where there is a flip test: who waits for one wants
-        accuracy, and no network loses more of it in low precision than the one that tells γ.
+    :param precise: runs the early layers of a RootNet of its own where there is a flip test: who
+        waits for one wants accuracy, and no network loses more of it in low precision than the one
+        that tells γ.
     """
-    if precise and flip_test and isinstance(network.network, DisjointRootPose):
-        pair = _compiled_apart(network.network, size, precise, run)
-        return _Bound(GreyRootPose(pair, network.expects), flip_test)
+    pair = network.network
+    if precise and flip_test and isinstance(pair, DisjointRootPose):
+        apart = _compiled_apart(pair, size, precise, run)
+        return _Bound(GreyRootPose(apart, network.expects), flip_test)
     # Two people, as tracers take a dimension of one for a constant.
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=_device(network))
     crops = Argument("pixels", pixels, {0: Range(1, 4, 64)})
@@ -693,14 +720,66 @@ def compiled(
 
 
 def _compiled_apart(
-    pair: DisjointRootPose, size: int, run_root: Runner, run_pose: Runner
+    pair: DisjointRootPose, size: int, precise: Runner, run: Runner
 ) -> DisjointRootPose:
     """The same pair, run by two; PoseNet sees mirror images, too."""
     example = torch.zeros(2, 3, size, size, device=_device(pair))
     crops, every = (Argument("crops", example, {0: Range(n, 4 * n, 64 * n)}) for n in (1, 2))
-    root_net = run_root("root", pair.root_net, [crops], ("root", "gamma"))
-    pose_net = run_pose("pose", pair.pose_net, [every], ("joints", "scores"))
+    root_net = _compiled_root_net(pair.root_net, crops, precise, run)
+    pose_net = run("pose", pair.pose_net, [every], ("joints", "scores"))
     return DisjointRootPose(root_net, pose_net, pair.skeleton)
+
+
+def _compiled_root_net(
+    root_net: Any, crops: Argument, precise: Runner, run: Runner
+) -> nn.Module:
+    names = "root", "gamma"
+    if not hasattr(root_net.backbone, "early"):
+        return precise("root", root_net, [crops], names)
+    early = _EarlyRootNet(root_net)
+    with torch.no_grad():
+        features = Argument("features", early(crops.example), crops.variable)
+    return _InTurn(
+        precise("root_early", early, [crops], [features.name]),
+        run("root_later", _LaterRootNet(root_net), [features], names),
+    )
+
+
+class _EarlyRootNet(nn.Module):
+    """What a RootNet with a ResNet does first."""
+
+    def __init__(self, root_net: Any) -> None:
+        super().__init__()
+        self.trunk = root_net.backbone
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.trunk.early(crops)
+        return features
+
+
+class _LaterRootNet(nn.Module):
+    """And what it does then."""
+
+    def __init__(self, root_net: Any) -> None:
+        super().__init__()
+        self.trunk, self.root = root_net.backbone, root_net.root
+
+    def forward(self, features: torch.Tensor) -> _Root:
+        features = self.trunk.later(features)
+        heatmap, _ = self.root.maps(0, features)
+        return soft_argmax(heatmap)[0][:, 0], self.root.gamma(features)
+
+
+class _InTurn(nn.Module):
+    """A network of two, each of which gives a tuple."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        results: tuple[torch.Tensor, ...] = self.second(*self.first(x))
+        return results
 
 
 def network_name(flip_test: bool) -> str:

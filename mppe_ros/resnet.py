@@ -19,5 +19,11 @@ class ResNetTrunk(resnet.ResNet):
         del self.avgpool, self.fc
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.later(self.early(x))
+
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """To stride 4: the layers whose errors grow through all others."""
+        return self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+
+    def later(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer4(self.layer3(self.layer2(x)))

@@ -50,7 +50,10 @@ class InvertedResidual(nn.Module):
 
 def pad_same(x: torch.Tensor, kernel: int) -> torch.Tensor:
     """TensorFlow's "same" padding for a stride of 2."""
-    before, after = kernel // 2 - 1 + x.shape[-1] % 2, kernel // 2
+    # Decided here, so that graphs have a constant, which melts into the convolution: sides whose
+    # length isn't known before are multiples of 32.
+    odd = 1 if x.shape[-1] % 2 else 0
+    before, after = kernel // 2 - 1 + odd, kernel // 2
     return F.pad(x, (before, after, before, after))
 
 

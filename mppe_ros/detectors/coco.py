@@ -17,6 +17,7 @@ from ..inference import Autocast
 from ..runtimes import Argument, Range, Runner
 from ..structures import Detections
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, Kind, NetworkDetector
+from .regions import RegionHead, RegionPool
 
 _COCO_CLASSES = 91  # the background (0), person (1) and 89 more ids
 _PERSON = 1
@@ -44,6 +45,9 @@ class TorchvisionPersons(NetworkDetector):
         if isinstance(network, zoo.FasterRCNN):
             heads: Any = network.roi_heads
             heads.box_predictor = _PersonPredictor(heads.box_predictor)
+            if next(network.parameters()).device.type == "cpu":
+                heads.box_roi_pool = RegionPool(heads.box_roi_pool)
+                heads.box_head = RegionHead(heads.box_head, heads.box_roi_pool.output_size)
         else:
             heads = network.head
             heads.classification_head = nn.Sequential(
