@@ -730,9 +730,7 @@ def _compiled_apart(
     return DisjointRootPose(root_net, pose_net, pair.skeleton)
 
 
-def _compiled_root_net(
-    root_net: Any, crops: Argument, precise: Runner, run: Runner
-) -> nn.Module:
+def _compiled_root_net(root_net: Any, crops: Argument, precise: Runner, run: Runner) -> nn.Module:
     names = "root", "gamma"
     if not hasattr(root_net.backbone, "early"):
         return precise("root", root_net, [crops], names)

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision import ops
 from torchvision.models import detection as zoo
+from torchvision.models.detection import faster_rcnn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from mppe_ros.checkpoints import CheckpointError
@@ -34,6 +35,7 @@ from mppe_ros.detectors import (
     fetch,
 )
 from mppe_ros.detectors.center import area_means, resize_area
+from mppe_ros.detectors.regions import RegionHead, RegionPool
 from mppe_ros.structures import Detections
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "detect_v0_expected.npz")
@@ -205,6 +207,46 @@ def test_fixed_boxes_must_fit_scores_and_images() -> None:
 
 
 # ---------------------------------------------------------------- torchvision's detectors
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("names", "size"), [(["0", "1", "2", "3"], 7), (["0", "1"], (7, 5)), (["2", "3"], 3)]
+)
+def test_regions_features_are_those_of_torchvision(
+    names: list[str], size: int | tuple[int, int]
+) -> None:
+    torch.manual_seed(6)
+    sizes, samples = [(200, 264), (180, 256)], 2
+    pool = ops.MultiScaleRoIAlign(names, size, samples)
+    maps = {str(i): torch.randn(2, 5, 50 >> i, 68 >> i) for i in range(4)}
+    boxes = []
+    for (height, width), count in zip(sizes, (300, 80), strict=True):
+        image = torch.tensor([width, height])
+        corner = torch.rand(count, 2) * image
+        # Of all sizes; many leave the image, and are cut off at its edge.
+        far = torch.minimum(corner + torch.rand(count, 2) ** 3 * image, image)
+        boxes.append(torch.cat([corner, far], 1))
+    boxes[0][:2] = torch.tensor([[0, 0, 264, 200], [263.9, 199.9, 264, 200]])
+    ours = RegionPool(pool)
+    for found in (boxes, [boxes[1], boxes[0][:1]], [boxes[0][:0], boxes[1]]):
+        torch.testing.assert_close(
+            ours(maps, found, sizes), pool(maps, found, sizes), atol=1e-4, rtol=0
+        )
+    nobody = [rows[:0] for rows in boxes]
+    assert ours(maps, nobody, sizes).shape == pool(maps, nobody, sizes).shape
+
+
+@torch.inference_mode()
+def test_regions_head_is_that_of_torchvision() -> None:
+    torch.manual_seed(7)
+    head = faster_rcnn.TwoMLPHead(6 * 3 * 2, 10)
+    features = torch.randn(4, 6, 3, 2)
+    expected = head(features)
+    columns = features.contiguous(memory_format=torch.channels_last)
+    ours = RegionHead(head, (3, 2))
+    for same in (features, columns):
+        torch.testing.assert_close(ours(same), expected)
 
 
 @pytest.mark.parametrize("name", WHOLE_NETWORKS)

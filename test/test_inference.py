@@ -156,24 +156,28 @@ def test_openvino_says_the_same_for_any_number_of_people(
 
 @needs_openvino
 @torch.inference_mode()
-def test_a_flip_test_in_low_precision_has_its_distances_from_float32(network: nn.Module) -> None:
+def test_early_layers_in_float32_keep_the_distances_of_a_flip_test(network: nn.Module) -> None:
     grey = (40 * crops(1) + 128).clamp(0, 255).to(torch.uint8)
     spec = CropSpec(grey.shape[-1], mean=(128, 120, 130), std=(40, 41, 42))
     prepared = GreyRootPose(prepare(copy.deepcopy(network), CPU), spec)
     low, precise = OpenVinoRunner(torch.bfloat16), OpenVinoRunner()
-    estimator = CompiledRootPose(
-        MUCO_21, functools.partial(compiled, prepared, spec.size, low, precise=precise)
+    all_low, estimator = (
+        CompiledRootPose(
+            MUCO_21, functools.partial(compiled, prepared, spec.size, low, precise=early)
+        )
+        for early in (None, precise)
     )
     for count in (1, 3):
         expected = network(spec.normalise(grey[:count]), True)
         found = estimator(grey[:count], True)
-        torch.testing.assert_close(found.gamma, expected.gamma, atol=0, rtol=1e-4)
-        torch.testing.assert_close(found.root_px, expected.root_px, atol=0.01, rtol=0)
         assert_near(found, expected, 1.0, 0.01)
         assert not torch.allclose(found.joints_px, expected.joints_px, atol=1e-4)  # PoseNet's
-        assert not torch.allclose(
-            estimator(grey[:count]).gamma, network(spec.normalise(grey[:count])).gamma, rtol=1e-5
+        torch.testing.assert_close(found.gamma, expected.gamma, atol=0, rtol=2e-3)
+        other = all_low(grey[:count], True)
+        off, off_otherwise = (
+            (one.root_px - expected.root_px).square().mean() for one in (found, other)
         )
+        assert off < off_otherwise / 2
 
 
 def test_transposed_convolutions_fold_too() -> None:

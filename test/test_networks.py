@@ -1,5 +1,6 @@
 """RootNet, PoseNet and the soft-argmax: shapes, decoding conventions, mirror symmetry."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_soft_argmax_of_large_sharp_volumes_is_that_in_double_precision(
     cells.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(volume.grad.double(), exact.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_soft_argmax_in_a_graph_says_the_same() -> None:
+    random = torch.Generator().manual_seed(3)
+    blunt = torch.randn((2, 3 * 16, 8, 10), generator=random)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated
+        graph = torch.jit.trace(lambda flat: soft_argmax(flat.unflatten(1, (3, 16))), blunt)
+    for flat in (blunt, 1000 + 200 * blunt[:1], -1e4 * blunt.abs(), torch.zeros_like(blunt)):
+        cells, sharpness = graph(flat)
+        expected, expected_sharpness = soft_argmax(flat.unflatten(1, (3, 16)))
+        torch.testing.assert_close(cells, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(sharpness, expected_sharpness, atol=1e-4, rtol=0)
 
 
 def test_soft_argmax_computes_in_float32_under_autocast() -> None:

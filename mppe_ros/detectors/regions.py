@@ -28,6 +28,7 @@ class RegionPool(nn.Module):
         self._samples: int = pool.sampling_ratio  # points along each side of a bin
         self._usual_px: float = pool.canonical_scale  # a region's side that belongs to
         self._usual_level: int = pool.canonical_level  # this level, whose cells have 2^level px
+        self._table = torch.empty(0)
 
     def forward(
         self,
@@ -50,7 +51,7 @@ class RegionPool(nn.Module):
         heights, widths = torch.tensor([one.shape[2:] for one in chosen]).T
         areas = heights * widths
         starts = (areas.cumsum(0) - areas)[level] * len(boxes) + image * areas[level]
-        table = torch.cat([one.permute(0, 2, 3, 1).flatten(0, 2) for one in chosen])
+        table = self._table_of(chosen)
         scaled = corners / strides[level, None]
         columns, x_weights = self._neighbours(scaled[:, 0::2], widths[level], self.output_size[1])
         rows, y_weights = self._neighbours(scaled[:, 1::2], heights[level], self.output_size[0])
@@ -67,6 +68,16 @@ class RegionPool(nn.Module):
         )
         shape = len(corners), *self.output_size, table.shape[1]
         return pooled.reshape(shape).permute(0, 3, 1, 2)
+
+    def _table_of(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(cells of all maps, C); the next call overwrites it."""
+        rows = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in maps]
+        shape = sum(map(len, rows)), rows[0].shape[1]
+        if self._table.shape != shape or self._table.dtype != rows[0].dtype:
+            with torch.inference_mode(False):  # it may be used without, too
+                self._table = torch.empty(shape, dtype=rows[0].dtype)
+        # In the same memory each time: so much of it anew takes twice as long as filling it.
+        return torch.cat(rows, out=self._table)
 
     def _levels(self, corners: torch.Tensor, finest: int, count: int) -> torch.Tensor:
         """(R,) index of the map for each region (Lin et al. 2017, equation 1)."""
