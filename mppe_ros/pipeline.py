@@ -337,14 +337,14 @@ class Pipeline:
         """
         options, size, joints = self.options, self.crop_spec.size, len(self.skeleton)
         square, bbox, score = boxes.processed, boxes.detected, boxes.scores
-        ends = np.cumsum([1, 2 * (1 + joints), joints])
-        gamma, pixels, joints_z, scores = np.split(table, ends, axis=1)
-        pixels = pixels.reshape(-1, 1 + joints, 2)
+        # np.split takes ten times as long.
+        gamma, joints_z, scores = table[:, 0], table[:, -2 * joints : -joints], table[:, -joints:]
+        pixels = table[:, 1 : -2 * joints].reshape(-1, 1 + joints, 2)
         if options.k_only_root:
             gamma, pixels[:, 0] = np.ones_like(gamma), size / 2
         pixels = crops.to_image(pixels, square, size)
         root_px, joints_px = pixels[:, 0], pixels[:, 1:]
-        root_z = gamma[:, 0] * camera.k_value_mm(intrinsics.fx, intrinsics.fy, square)
+        root_z = gamma * camera.k_value_mm(intrinsics.fx, intrinsics.fy, square)
         depths = root_z * camera.magnification(bbox, intrinsics)
         roots_mm, joints_mm = camera.back_project_pose(
             root_px, depths, joints_px, joints_z, intrinsics, self.crop_spec.ray_turn
@@ -375,7 +375,7 @@ class Pipeline:
                 joints_mm=joints_mm[i],
                 joint_scores=scores[i],
                 joint_status=status[i],
-                gamma=float(gamma[i, 0]),
+                gamma=float(gamma[i]),
                 root_orientation_xyzw=orientations[i] if has_front else None,
                 root_orientation_covariance=turn_covariances[i] if has_front else None,
             )
