@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -59,6 +59,13 @@ def select_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise DeviceError("precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
     return PRECISIONS[name]
+
+
+def has_bf16_tiles() -> bool:
+    """Whether the processor multiplies matrices of bf16 by instructions of their own (AMX); also
+    where torch is too old to say."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", not capabilities))
 
 
 def insist_on_fp32() -> None:

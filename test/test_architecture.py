@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "mppe_ros"
 # From bottom to top; a module imports only from rows above its own (that is, lower layers).
 LAYERS = (
     ("skeletons", "structures", "devices", "checkpoints", "media", "declaration", "throttle",
-     "image_messages", "cache", "inference", "resnet", "executables"),
+     "image_messages", "cache", "inference", "resnet", "executables", "winograd"),
     ("camera", "crops", "trunks", "runtimes", "records", "worker", "orientation", "camera_info",
      "boxes", "kalman", "smoothing", "estimates", "calibration", "results",
      "distance", "surface", "appearance"),

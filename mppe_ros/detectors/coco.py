@@ -4,6 +4,7 @@ imported when one of them is wanted."""
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ from torchvision import ops
 from torchvision.models import detection as zoo
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+from ..devices import has_bf16_tiles
 from ..inference import Autocast
-from ..runtimes import Argument, Range, Runner
+from ..runtimes import Argument, OpenVinoRunner, Range, Runner
 from ..structures import Detections
+from ..winograd import Room, Winograd
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, Kind, NetworkDetector
 from .regions import RegionHead, RegionPool
 
@@ -48,6 +51,8 @@ class TorchvisionPersons(NetworkDetector):
             if next(network.parameters()).device.type == "cpu":
                 heads.box_roi_pool = RegionPool(heads.box_roi_pool)
                 heads.box_head = RegionHead(heads.box_head, heads.box_roi_pool.output_size)
+                if run is None or isinstance(run, OpenVinoRunner):
+                    _multiply_less(network, run.precision if run else precision)
         else:
             heads = network.head
             heads.classification_head = nn.Sequential(
@@ -99,49 +104,82 @@ def _lower_precision(network: Any, precision: torch.dtype) -> None:
         network.roi_heads.box_head = Autocast(network.roi_heads.box_head, precision)
 
 
+def _multiply_less(network: Any, precision: torch.dtype) -> None:
+    """Has large convolutions of a feature pyramid and of what proposes regions computed by
+    Winograd's algorithm where that is faster, in place."""
+    if precision == torch.bfloat16 and has_bf16_tiles():
+        return
+    room = Room()
+    for part in (network.backbone.fpn.layer_blocks, network.rpn.head.conv):
+        for parent in list(part.modules()):
+            for name, layer in parent.named_children():
+                if Winograd.fits(layer):
+                    setattr(parent, name, Winograd(layer, precision, room))
+
+
 def _run_by(run: Runner, network: Any) -> None:
     """Has a detector's networks run by something, in place, for images of any size it may see."""
-    is_two_stage = isinstance(network, zoo.FasterRCNN)
-    device = next(network.parameters()).device
-    transform = network.transform
-    if is_two_stage:
-        shorter, longest = transform.min_size[0], transform.max_size
-        usual, most = _padded(shorter), _padded(longest)
-        wide = min(most, _padded(4 * usual // 3))
-        sides = {2: Range(32, usual, most, step=32), 3: Range(32, wide, most, step=32)}
-        images = torch.zeros(2, 3, 320, 320, device=device)
+    run_rest = _run_two_stages if isinstance(network, zoo.FasterRCNN) else _run_one_stage
+    run_rest(run, network, next(network.parameters()).device)
+
+
+def _run_one_stage(run: Runner, network: Any, device: torch.device) -> None:
+    width, height = network.transform.fixed_size
+    images = torch.zeros(2, 3, height, width, device=device)
+    maps = _run_backbone(run, network, images, {})
+    both = ["bbox_regression", "cls_logits"]
+    network.head = _Heads(run("detector_heads", _Flat(network.head), maps, both), both)
+
+
+def _run_two_stages(run: Runner, network: Any, device: torch.device) -> None:
+    transform, heads = network.transform, network.roi_heads
+    shorter, longest = transform.min_size[0], transform.max_size
+    usual, most = _padded(shorter), _padded(longest)
+    wide = min(most, _padded(4 * usual // 3))
+    sides = {2: Range(32, usual, most, step=32), 3: Range(32, wide, most, step=32)}
+    images = torch.zeros(2, 3, 320, 320, device=device)
+    if any(isinstance(layer, Winograd) for layer in network.rpn.modules()):
+        # Those stay with torch: what is in the pyramid before them is another network then.
+        pyramid = network.backbone.fpn
+        then = _PyramidsEnd(pyramid.layer_blocks, pyramid.extra_blocks)
+        pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in pyramid.layer_blocks)
+        pyramid.extra_blocks = None
+        maps = _run_backbone(run, network, images, sides)
+        network.backbone = nn.Sequential(network.backbone, then)
     else:
-        width, height = transform.fixed_size
-        sides, images = {}, torch.zeros(2, 3, height, width, device=device)
+        maps = _run_backbone(run, network, images, sides)
+        each = [f"{kind}_{one.name}" for kind in ("objectness", "deltas") for one in maps]
+        network.rpn.head = _Proposals(
+            run("detector_proposals", _Flat(network.rpn.head), maps, each)
+        )
+    regions = network.rpn.post_nms_top_n()
+    shape = maps[0].example.shape[1], *heads.box_roi_pool.output_size
+    features = torch.zeros(3, *shape, device=device)
+    boxes = nn.Sequential(heads.box_head, heads.box_predictor)
+    argument = Argument("regions", features, {0: Range(1, regions, IMAGES.most * regions)})
+    heads.box_head = _Boxes(run("detector_boxes", boxes, [argument], ["logits", "deltas"]))
+    heads.box_predictor = nn.Identity()
+
+
+def _run_backbone(
+    run: Runner, network: Any, images: torch.Tensor, sides: Mapping[int, Range]
+) -> list[Argument]:
+    """
+    :param sides: how long the images' may be, as of `Argument.variable`.
+    :return: its maps.
+    """
     with torch.no_grad():
         maps: dict[str, torch.Tensor] = network.backbone(images)
     names = [f"map_{name}" for name in maps]
     argument = Argument("images", images, {0: IMAGES, **sides})
     backbone = run("detector_backbone", _Values(network.backbone), [argument], names)
     network.backbone = _Named(backbone, list(maps))
-    map_arguments = []
+    arguments = []
     for name, map_ in zip(names, maps.values(), strict=True):
         stride = images.shape[2] // map_.shape[2]
         ranges = {side: Range(*(-(-n // stride) for n in row[:3])) for side, row in sides.items()}
-        map_arguments.append(Argument(name, map_, {0: IMAGES, **ranges}))
-    if not is_two_stage:
-        both = ["bbox_regression", "cls_logits"]
-        network.head = _Heads(
-            run("detector_heads", _Flat(network.head), map_arguments, both), both
-        )
-        return
-    each = [f"{kind}_{name}" for kind in ("objectness", "deltas") for name in maps]
-    network.rpn.head = _Proposals(
-        run("detector_proposals", _Flat(network.rpn.head), map_arguments, each)
-    )
-    heads = network.roi_heads
-    regions = network.rpn.post_nms_top_n()
-    shape = next(iter(maps.values())).shape[1], *heads.box_roi_pool.output_size
-    features = torch.zeros(3, *shape, device=device)
-    boxes = nn.Sequential(heads.box_head, heads.box_predictor)
-    argument = Argument("regions", features, {0: Range(1, regions, IMAGES.most * regions)})
-    heads.box_head = _Boxes(run("detector_boxes", boxes, [argument], ["logits", "deltas"]))
-    heads.box_predictor = nn.Identity()
+        arguments.append(Argument(name, map_, {0: IMAGES, **ranges}))
+    return arguments
 
 
 def _padded(side: int) -> int:
@@ -158,6 +196,20 @@ class _Named(nn.Module):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return OrderedDict(zip(self.names, self.backbone(images), strict=True))
+
+
+class _PyramidsEnd(nn.Module):
+    """The last convolutions of a feature pyramid, and the level above it."""
+
+    def __init__(self, blocks: nn.ModuleList, extra: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.extra = blocks, extra
+
+    def forward(self, merged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        values = list(merged.values())
+        maps = [block(one) for block, one in zip(self.blocks, values, strict=True)]
+        maps, names = self.extra(maps, values, list(merged))
+        return OrderedDict(zip(names, maps, strict=True))
 
 
 class _Proposals(nn.Module):
