@@ -27,7 +27,7 @@ _RESULT = torch.tensor(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
 
-_BAND = 256  # tiles at once: what is computed of them stays in a CPU's caches
+_BAND_BYTES = 5 * 2**20  # of tiles at once: what is computed of them stays in a CPU's caches
 
 
 class Room:
@@ -91,7 +91,8 @@ class Winograd(nn.Module):
         shape = down * _CELLS + 2, across * _CELLS + 2, inputs
         padded = self._padded(shape, self.factors.dtype)
         results = self._output((count, down * _CELLS, across * _CELLS, outputs), torch.float32)
-        step = max(1, _BAND // across)
+        tile_bytes = _PATCH**2 * inputs * self.factors.element_size()
+        step = max(1, _BAND_BYTES // (tile_bytes * across))
         for image, result in zip(x, results, strict=True):
             padded[0], padded[height + 1 :] = 0, 0
             padded[:, 0], padded[:, width + 1 :] = 0, 0

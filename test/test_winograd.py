@@ -9,7 +9,7 @@ from torch import nn
 from mppe_ros.winograd import Room, Winograd
 
 # Rows and columns that do and don't fill tiles of 4x4, in one band of them and in more.
-SIZES = [(1, 1), (4, 8), (5, 6), (13, 17), (90, 70)]
+SIZES = [(1, 1), (4, 8), (5, 6), (13, 17), (200, 250)]
 
 
 def convolution(inputs: int, outputs: int) -> nn.Conv2d:
