@@ -58,7 +58,7 @@ _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
 # Cosine of a camera's tilt: beyond, it isn't clear that the z axis of its world points up.
 _UPRIGHT = 0.5
 # Standard deviation, any direction, of a velocity that may be published.
-_MAX_VELOCITY_ERROR_MM_S = 300.0
+_MAX_VELOCITY_ERROR_MM_S = 325.0
 
 
 @dataclass(frozen=True)
