@@ -130,17 +130,17 @@ def _over_depth_in_graph(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     and a convolution, so that memory keeps its order (OpenVINO took a third of PoseNet's time in
     bf16 for changing it).
 
-    The products are in the network's precision: each exponential loses a thousandth in bf16, of
-    which there are many in a sum. No mean over x and y is taken so.
+    OpenVINO computes these products in the network's precision: each exponential loses a
+    thousandth in bf16, of which there are many in a sum. No mean over x and y is taken so.
     """
     count, joints, depth = volumes.shape[:3]
-    channels = volumes.flatten(1, 2)
+    channels = volumes.flatten(1, 2).float()
     tops = channels.amax((2, 3)).unflatten(1, (joints, depth)).amax(2, keepdim=True)
     exponentials = (channels - tops.expand(-1, -1, depth).reshape(count, -1, 1, 1)).exp()
-    cells = torch.arange(depth, device=volumes.device, dtype=exponentials.dtype)
+    cells = torch.arange(depth, device=volumes.device, dtype=torch.float32)
     # For each joint the sum over z, and that of z.
     kernel = torch.stack([torch.ones_like(cells), cells]).repeat(joints, 1)[..., None, None]
-    sums = F.conv2d(exponentials, kernel, groups=joints).unflatten(1, (joints, 2)).float()
+    sums = F.conv2d(exponentials, kernel, groups=joints).unflatten(1, (joints, 2))
     total = sums.sum((3, 4))
     return sums[:, :, 0] / total[:, :, :1, None], total[:, :, 1] / total[:, :, 0]
 

@@ -89,9 +89,9 @@ class OpenVinoRunner:
 class OpenVino(nn.Module):
     """A network that OpenVINO runs on the CPU: on Intel's, about twice as fast as torch.
 
-    What follows the last convolution or matrix product stays in float32 whatever the precision.
+    What follows the last convolution or matrix product stays in float32 whatever the precision (of
+    a soft-argmax, what follows the sums over depth).
     The first conversion of a network takes seconds; it is kept in the cache folder.
-
     """
 
     def __init__(
