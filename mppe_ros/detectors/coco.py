@@ -119,8 +119,9 @@ def _multiply_less(network: Any, precision: torch.dtype) -> None:
 
 def _run_by(run: Runner, network: Any) -> None:
     """Has a detector's networks run by something, in place, for images of any size it may see."""
-    run_rest = _run_two_stages if isinstance(network, zoo.FasterRCNN) else _run_one_stage
-    run_rest(run, network, next(network.parameters()).device)
+    is_two_stage = isinstance(network, zoo.FasterRCNN)
+    run_stages = _run_two_stages if is_two_stage else _run_one_stage
+    run_stages(run, network, next(network.parameters()).device)
 
 
 def _run_one_stage(run: Runner, network: Any, device: torch.device) -> None:
