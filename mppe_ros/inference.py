@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -38,6 +39,21 @@ def constants(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     Filled there: a copy from the host can't be in a CUDA graph.
     """
     return torch.stack([like.new_full((), value) for value in values])
+
+
+class Room:
+    """Memory that is used again: so much of it anew takes longer than filling it."""
+
+    def __init__(self) -> None:
+        self._cells = torch.empty(0)
+
+    def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Of any content; the next call gives the same memory."""
+        count = math.prod(shape)
+        if self._cells.dtype != dtype or len(self._cells) < count:
+            with torch.inference_mode(False):  # it may be used without, too
+                self._cells = torch.empty(count, dtype=dtype)
+        return self._cells[:count].view(shape)
 
 
 class Autocast(nn.Module):

@@ -281,8 +281,13 @@ class RootNet(nn.Module):
 
     def stages(self, crops: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The pelvis (N, 2) in heatmap cells as each stage of the trunk has it, and γ (N,)."""
-        features, maps = run_stages(self.backbone, crops, self.root.maps)
-        return [soft_argmax(heatmap)[0][:, 0] for heatmap in maps], self.root.gamma(features)
+        return self.told(*run_stages(self.backbone, crops, self.root.maps))
+
+    def told(
+        self, features: torch.Tensor, heatmaps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The same, of what the trunk gives and of each stage's heatmap."""
+        return [soft_argmax(heatmap)[0][:, 0] for heatmap in heatmaps], self.root.gamma(features)
 
     def forward(self, crops: torch.Tensor) -> _Root:
         """(N, 3, 256, 256) to the pelvis (N, 2) in heatmap cells and γ (N,)."""
@@ -760,12 +765,13 @@ class _LaterRootNet(nn.Module):
 
     def __init__(self, root_net: Any) -> None:
         super().__init__()
-        self.trunk, self.root = root_net.backbone, root_net.root
+        self.root_net = root_net
 
     def forward(self, features: torch.Tensor) -> _Root:
-        features = self.trunk.later(features)
-        heatmap, _ = self.root.maps(0, features)
-        return soft_argmax(heatmap)[0][:, 0], self.root.gamma(features)
+        features = self.root_net.backbone.later(features)
+        heatmap, _ = self.root_net.root.maps(0, features)
+        (root,), gamma = self.root_net.told(features, [heatmap])
+        return root, gamma
 
 
 class _InTurn(nn.Module):

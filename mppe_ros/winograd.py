@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
+
+from .inference import Room
 
 _CELLS = 4  # a tile's side that is computed at once
 _PATCH = _CELLS + 2  # what it depends on
@@ -28,21 +28,6 @@ _RESULT = torch.tensor(
 )
 
 _BAND_BYTES = 5 * 2**20  # of tiles at once: what is computed of them stays in a CPU's caches
-
-
-class Room:
-    """Memory that is used again: so much of it anew takes longer than filling it."""
-
-    def __init__(self) -> None:
-        self._cells = torch.empty(0)
-
-    def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Of any content; the next call gives the same memory."""
-        count = math.prod(shape)
-        if self._cells.dtype != dtype or len(self._cells) < count:
-            with torch.inference_mode(False):  # it may be used without, too
-                self._cells = torch.empty(count, dtype=dtype)
-        return self._cells[:count].view(shape)
 
 
 class Winograd(nn.Module):

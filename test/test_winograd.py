@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mppe_ros.winograd import Room, Winograd
+from mppe_ros.inference import Room
+from mppe_ros.winograd import Winograd
 
 # Rows and columns that do and don't fill tiles of 4x4, in one band of them and in more.
 SIZES = [(1, 1), (4, 8), (5, 6), (13, 17), (200, 250)]

@@ -15,10 +15,10 @@ from torchvision.models import detection as zoo
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from ..devices import has_bf16_tiles
-from ..inference import Autocast
+from ..inference import Autocast, Room
 from ..runtimes import Argument, OpenVinoRunner, Range, Runner
 from ..structures import Detections
-from ..winograd import Room, Winograd
+from ..winograd import Winograd
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, Kind, NetworkDetector
 from .regions import RegionHead, RegionPool
 
