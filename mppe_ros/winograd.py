@@ -37,8 +37,10 @@ class Winograd(nn.Module):
     bf16 what it adds to the error of a ResNet-50 in bf16 before it can't be told from it.
 
     :param convolution: of stride 1, with a bias, padded by 1.
-    :param precision: of the products; sums and results are float32.
+    :param precision: of products and results.
     :param room: for the input, to be shared by convolutions of one network.
+    :param then: a layer behind a ReLU behind this one, in float32: what comes in between isn't
+        written out.
     """
 
     factors: torch.Tensor  # (36, C, K) of the products
@@ -46,7 +48,13 @@ class Winograd(nn.Module):
     result: torch.Tensor  # (16, 36)
     bias: torch.Tensor  # (K,)
 
-    def __init__(self, convolution: nn.Conv2d, precision: torch.dtype, room: Room) -> None:
+    def __init__(
+        self,
+        convolution: nn.Conv2d,
+        precision: torch.dtype,
+        room: Room,
+        then: nn.Linear | None = None,
+    ) -> None:
         super().__init__()
         weight = convolution.weight.detach().float()
         outputs, inputs = weight.shape[:2]
@@ -56,7 +64,8 @@ class Winograd(nn.Module):
         self.register_buffer("result", torch.kron(_RESULT, _RESULT).to(precision))
         assert convolution.bias is not None
         self.register_buffer("bias", convolution.bias.detach().float())
-        self._padded, self._output = room, Room()
+        self.then = then
+        self._padded, self._hidden, self._output = room, Room(), Room()
 
     @staticmethod
     def fits(layer: nn.Module) -> bool:
@@ -69,13 +78,19 @@ class Winograd(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, K, H, W), float32, channels last. The next call overwrites it."""
+        """(N, C, H, W) to (N, K, H, W), channels last. The next call overwrites it.
+
+        Of ``then`` they are as many as it has outputs, in float32.
+        """
         count, inputs, height, width = x.shape
-        outputs = self.factors.shape[2]
+        if self.then is None:
+            outputs, precision = self.factors.shape[2], self.factors.dtype
+        else:
+            outputs, precision = self.then.out_features, torch.float32
         down, across = -(-height // _CELLS), -(-width // _CELLS)  # tiles
         shape = down * _CELLS + 2, across * _CELLS + 2, inputs
         padded = self._padded(shape, self.factors.dtype)
-        results = self._output((count, down * _CELLS, across * _CELLS, outputs), torch.float32)
+        results = self._output((count, down * _CELLS, across * _CELLS, outputs), precision)
         tile_bytes = _PATCH**2 * inputs * self.factors.element_size()
         step = max(1, _BAND_BYTES // (tile_bytes * across))
         for image, result in zip(x, results, strict=True):
@@ -84,7 +99,14 @@ class Winograd(nn.Module):
             padded[1 : height + 1, 1 : width + 1] = image.permute(1, 2, 0)
             for top in range(0, down, step):
                 rows = slice(top * _CELLS, min(top + step, down) * _CELLS)
-                self._band(padded[rows.start : rows.stop + 2], result[rows])
+                band = padded[rows.start : rows.stop + 2]
+                if self.then is None:
+                    self._band(band, result[rows])
+                else:
+                    shape = *result[rows].shape[:2], self.then.in_features
+                    hidden = self._hidden(shape, precision)
+                    self._band(band, hidden)
+                    result[rows] = self.then(hidden.relu_())
         return results[:, :height, :width].permute(0, 3, 1, 2)
 
     def _band(self, padded: torch.Tensor, result: torch.Tensor) -> None:

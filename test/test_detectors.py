@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision import ops
 from torchvision.models import detection as zoo
-from torchvision.models.detection import faster_rcnn
+from torchvision.models.detection import faster_rcnn, rpn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from mppe_ros.checkpoints import CheckpointError
@@ -35,7 +35,8 @@ from mppe_ros.detectors import (
     fetch,
 )
 from mppe_ros.detectors.center import area_means, resize_area
-from mppe_ros.detectors.regions import RegionHead, RegionPool
+from mppe_ros.detectors.regions import ProposalHead, RegionHead, RegionPool
+from mppe_ros.inference import Room
 from mppe_ros.structures import Detections
 
 EXPECTED = np.load(Path(__file__).parent / "data" / "detect_v0_expected.npz")
@@ -235,6 +236,33 @@ def test_regions_features_are_those_of_torchvision(
         )
     nobody = [rows[:0] for rows in boxes]
     assert ours(maps, nobody, sizes).shape == pool(maps, nobody, sizes).shape
+
+
+@torch.inference_mode()
+def test_regions_features_in_bfloat16_stay_near() -> None:
+    torch.manual_seed(8)
+    pool = ops.MultiScaleRoIAlign(["0"], 7, 2)
+    maps = {"0": torch.randn(1, 5, 50, 68)}
+    corners = torch.rand(300, 2) * torch.tensor([200.0, 140.0])
+    boxes = [torch.cat([corners, corners + 50], 1)]
+    found = RegionPool(pool, torch.bfloat16)(maps, boxes, [(200, 272)])
+    assert found.dtype == torch.bfloat16
+    expected = pool(maps, boxes, [(200, 272)])
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.01)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("anchors", [1, 3, 4])
+def test_proposals_head_is_that_of_torchvision(anchors: int) -> None:
+    torch.manual_seed(9)
+    with torch.inference_mode(False):
+        head = rpn.RPNHead(6, anchors)
+        for layer in (head.cls_logits, head.bbox_pred):
+            nn.init.normal_(layer.bias)
+        ours = ProposalHead(head, torch.float32, Room())
+    maps = [torch.randn(2, 6, 17, 25), torch.randn(2, 6, 9, 13), torch.randn(2, 6, 1, 1)]
+    for found, expected in zip(ours(maps), head(maps), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -219,6 +219,26 @@ def test_a_prepared_detector_finds_the_same(run: OpenVinoRunner | None) -> None:
         np.testing.assert_allclose(one.boxes_xywh_px, other.boxes_xywh_px, atol=0.1, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "run",
+    [None, pytest.param(OpenVinoRunner(torch.bfloat16), marks=needs_openvino)],
+    ids=["torch", "openvino"],
+)
+def test_anchors_are_exact_in_bfloat16(run: OpenVinoRunner | None) -> None:
+    """In it, numbers above 256 are even."""
+    network = random_detector("fasterrcnn_mobilenet_v3_large_320_fpn")
+    for end in (network.rpn.head.bbox_pred, network.rpn.head.cls_logits):
+        nn.init.zeros_(end.weight)  # boxes are the anchors
+    persons = TorchvisionPersons(prepare(network, CPU), torch.bfloat16, run)
+    seen: list[torch.Tensor] = []
+    persons.network.rpn.register_forward_hook(lambda *call: seen.extend(call[2][0]))
+    persons([torch.zeros((320, 640, 3), dtype=torch.uint8)])
+    (boxes,) = seen
+    # Centres are 32 px apart, sides whole numbers from the middle; some end at odd numbers.
+    far = boxes[:, 2][(boxes[:, 2] > 256) & (boxes[:, 2] < 640)]
+    assert torch.equal(boxes, boxes.round()) and (far % 2).any()
+
+
 @needs_openvino
 @torch.inference_mode()
 def test_openvino_runs_our_own_detector_on_images_of_any_size() -> None:

@@ -36,8 +36,19 @@ def test_results_are_those_of_the_convolution(
             x = torch.randn(count, 12, height, width)
             for same in (x, x.contiguous(memory_format=torch.channels_last)):
                 found, expected = ours(same), plain(same)
-                assert found.dtype == torch.float32 and found.shape == expected.shape
-                assert least <= relative_error(found, expected) < most
+                assert found.dtype == precision and found.shape == expected.shape
+                assert least <= relative_error(found.float(), expected) < most
+
+
+@pytest.mark.parametrize(("precision", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_layer_behind_it_is_computed_with_it(precision: torch.dtype, most: float) -> None:
+    plain, then = convolution(12, 20), nn.Linear(20, 3).requires_grad_(False)
+    ours = Winograd(plain, precision, Room(), then)
+    for height, width in [*SIZES, *reversed(SIZES)]:
+        x = torch.randn(2, 12, height, width)
+        found, expected = ours(x), then(plain(x).relu().permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        assert found.dtype == torch.float32 and found.shape == expected.shape
+        assert relative_error(found, expected) < most
 
 
 def test_convolutions_of_one_network_share_their_room() -> None:

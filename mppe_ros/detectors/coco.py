@@ -20,7 +20,7 @@ from ..runtimes import Argument, OpenVinoRunner, Range, Runner
 from ..structures import Detections
 from ..winograd import Winograd
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, Kind, NetworkDetector
-from .regions import RegionHead, RegionPool
+from .regions import ProposalHead, RegionHead, RegionPool
 
 _COCO_CLASSES = 91  # the background (0), person (1) and 89 more ids
 _PERSON = 1
@@ -49,10 +49,11 @@ class TorchvisionPersons(NetworkDetector):
             heads: Any = network.roi_heads
             heads.box_predictor = _PersonPredictor(heads.box_predictor)
             if next(network.parameters()).device.type == "cpu":
-                heads.box_roi_pool = RegionPool(heads.box_roi_pool)
+                computed = run.precision if isinstance(run, OpenVinoRunner) else precision
+                heads.box_roi_pool = RegionPool(heads.box_roi_pool, computed)
                 heads.box_head = RegionHead(heads.box_head, heads.box_roi_pool.output_size)
                 if run is None or isinstance(run, OpenVinoRunner):
-                    _multiply_less(network, run.precision if run else precision)
+                    _multiply_less(network, computed)
         else:
             heads = network.head
             heads.classification_head = nn.Sequential(
@@ -100,7 +101,8 @@ def _lower_precision(network: Any, precision: torch.dtype) -> None:
     """The costly parts only: anchors made in fp16 or bf16 are off by whole pixels."""
     network.backbone = Autocast(network.backbone, precision)
     if isinstance(network, zoo.FasterRCNN):
-        network.rpn.head.conv = Autocast(network.rpn.head.conv, precision)
+        if not isinstance(network.rpn.head, ProposalHead):
+            network.rpn.head.conv = Autocast(network.rpn.head.conv, precision)
         network.roi_heads.box_head = Autocast(network.roi_heads.box_head, precision)
 
 
@@ -110,11 +112,26 @@ def _multiply_less(network: Any, precision: torch.dtype) -> None:
     if precision == torch.bfloat16 and has_bf16_tiles():
         return
     room = Room()
-    for part in (network.backbone.fpn.layer_blocks, network.rpn.head.conv):
-        for parent in list(part.modules()):
-            for name, layer in parent.named_children():
-                if Winograd.fits(layer):
-                    setattr(parent, name, Winograd(layer, precision, room))
+    for block in network.backbone.fpn.layer_blocks:
+        for name, layer in block.named_children():
+            if Winograd.fits(layer):
+                setattr(block, name, Winograd(layer, precision, room))
+    network.rpn.head = ProposalHead(network.rpn.head, precision, room)
+    network.rpn.anchor_generator = _Anchors(network.rpn.anchor_generator)
+
+
+class _Anchors(nn.Module):
+    """Anchors in float32, whatever maps are in: in bf16 they are off by whole pixels."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Any, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        number = torch.zeros(())
+        anchors: list[torch.Tensor]
+        anchors = self.generator(images, [number.expand(one.shape) for one in maps])
+        return anchors
 
 
 def _run_by(run: Runner, network: Any) -> None:
@@ -139,13 +156,16 @@ def _run_two_stages(run: Runner, network: Any, device: torch.device) -> None:
     wide = min(most, _padded(4 * usual // 3))
     sides = {2: Range(32, usual, most, step=32), 3: Range(32, wide, most, step=32)}
     images = torch.zeros(2, 3, 320, 320, device=device)
-    if any(isinstance(layer, Winograd) for layer in network.rpn.modules()):
+    if isinstance(network.rpn.head, ProposalHead):
         # Those stay with torch: what is in the pyramid before them is another network then.
         pyramid = network.backbone.fpn
         then = _PyramidsEnd(pyramid.layer_blocks, pyramid.extra_blocks)
         pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in pyramid.layer_blocks)
         pyramid.extra_blocks = None
+        # Torch wants channels last in memory; so does OpenVINO inside, but not in results.
+        network.backbone = _Transposed(network.backbone, (0, 2, 3, 1))
         maps = _run_backbone(run, network, images, sides)
+        network.backbone = _Transposed(network.backbone, (0, 3, 1, 2))
         network.backbone = nn.Sequential(network.backbone, then)
     else:
         maps = _run_backbone(run, network, images, sides)
@@ -199,6 +219,18 @@ class _Named(nn.Module):
         return OrderedDict(zip(self.names, self.backbone(images), strict=True))
 
 
+class _Transposed(nn.Module):
+    """A backbone whose maps' dimensions are in another order."""
+
+    def __init__(self, backbone: nn.Module, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.backbone, self.order = backbone, order
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.backbone(images).items()
+        return OrderedDict((name, map_.permute(self.order)) for name, map_ in maps)
+
+
 class _PyramidsEnd(nn.Module):
     """The last convolutions of a feature pyramid, and the level above it."""
 
@@ -245,7 +277,7 @@ class _Boxes(nn.Module):
 
     def forward(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not len(regions):
-            none = regions.new_zeros((0, 4 * (_PERSON + 1)))
+            none = torch.zeros((0, 4 * (_PERSON + 1)), device=regions.device)
             return none[:, : _PERSON + 1], none
         logits, deltas = self.network(regions)
         return logits, deltas

@@ -1,4 +1,4 @@
-"""RoIAlign for CPUs: all channels of a cell at once."""
+"""Mask R-CNN's layers of regions for CPUs: all channels of a cell at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,43 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..inference import Room
+from ..winograd import Winograd
+
+
+class ProposalHead(nn.Module):
+    """torchvision's ``RPNHead`` of one convolution, all of whose outputs are one matrix product.
+
+    :param head: whose weights are taken.
+    :param precision, room: as of `Winograd`.
+    """
+
+    def __init__(self, head: Any, precision: torch.dtype, room: Room) -> None:
+        super().__init__()
+        ((convolution, _),) = head.conv
+        ends = head.cls_logits, head.bbox_pred
+        counts = [end.out_channels for end in ends]
+        used = sum(counts)
+        # As many as a vector has: one less takes twice as long.
+        whole = -(-used // _LANES) * _LANES
+        both = nn.Linear(convolution.out_channels, whole).requires_grad_(False)
+        both.weight[:used] = torch.cat([end.weight.flatten(1) for end in ends])
+        both.bias[:used] = torch.cat([end.bias for end in ends])
+        self._counts = [*counts, whole - used]
+        self.layers = Winograd(convolution, precision, room, both)
+
+    def forward(
+        self, maps: Sequence[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """
+        :return: logits and deltas of each map's anchors, float32.
+        """
+        logits, deltas = [], []
+        for one in maps:
+            parts = self.layers(one).split(self._counts, dim=1)[:2]
+            # The next map's overwrite them.
+            for several, part in zip((logits, deltas), parts, strict=True):
+                several.append(part.clone(memory_format=torch.channels_last))
+        return logits, deltas
 
 
 class RegionPool(nn.Module):
@@ -21,16 +58,18 @@ class RegionPool(nn.Module):
     all threads. torchvision goes through each channel's map anew, on one thread.
 
     :param pool: whose maps, sizes and rule for levels are taken.
+    :param precision: of maps, weights and results; the sums are float32.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self._names: list[str] = pool.featmap_names
         self.output_size: tuple[int, int] = tuple(pool.output_size)
         self._samples: int = pool.sampling_ratio  # points along each side of a bin
         self._usual_px: float = pool.canonical_scale  # a region's side that belongs to
         self._usual_level: int = pool.canonical_level  # this level, whose cells have 2^level px
-        self._room = Room()
+        self._precision = precision
+        self._cells, self._pooled = Room(), Room()
 
     def forward(
         self,
@@ -42,7 +81,7 @@ class RegionPool(nn.Module):
         :param maps: (B, C, H, W) each, the finest first.
         :param boxes: (R, 4) corners in each image, px, inside it.
         :param image_sizes: height and width of each, px.
-        :return: (R of all images, C, *output_size), channels_last.
+        :return: (R of all images, C, *output_size), channels_last; the next call overwrites it.
         """
         chosen = [maps[name] for name in self._names if name in maps]
         corners, image = torch.cat(list(boxes)), _owners(boxes)
@@ -62,20 +101,25 @@ class RegionPool(nn.Module):
         cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
         around = (2 * self._samples) ** 2
-        pooled = F.embedding_bag(
-            cells.reshape(-1, around),
-            table,
-            per_sample_weights=weights.to(table.dtype).reshape(-1, around),
-            mode="sum",
-        )
+        cells = cells.reshape(-1, around)
+        weights = weights.to(self._precision).reshape(-1, around)
+        pooled = self._pooled((len(cells), table.shape[1]), self._precision)
+        # In portions: memory for all at once would be got from the system each time.
+        portions = (tensor.split(_BINS_AT_ONCE) for tensor in (pooled, cells, weights))
+        for result, indices, shares in zip(*portions, strict=True):
+            bags = F.embedding_bag(indices, table, per_sample_weights=shares, mode="sum")
+            result.copy_(bags)
         shape = len(corners), *self.output_size, table.shape[1]
-        return pooled.reshape(shape).permute(0, 3, 1, 2)
+        return pooled.view(shape).permute(0, 3, 1, 2)
 
     def _table_of(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """(cells of all maps, C); the next call overwrites it."""
-        rows = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in maps]
-        shape = sum(map(len, rows)), rows[0].shape[1]
-        return torch.cat(rows, out=self._room(shape, rows[0].dtype))
+        parts = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in maps]
+        lengths = list(map(len, parts))
+        table = self._cells((sum(lengths), parts[0].shape[1]), self._precision)
+        for rows, part in zip(table.split(lengths), parts, strict=True):
+            rows.copy_(part)  # `torch.cat` takes ten times as long where types differ
+        return table
 
     def _levels(self, corners: torch.Tensor, finest: int, count: int) -> torch.Tensor:
         """(R,) index of the map for each region (Lin et al. 2017, equation 1)."""
@@ -109,6 +153,8 @@ class RegionPool(nn.Module):
 
 
 _LEVEL_TOLERANCE = 1e-6  # torchvision's
+_BINS_AT_ONCE = 2**13
+_LANES = 16
 
 
 def _log2(ratio: float) -> int:
