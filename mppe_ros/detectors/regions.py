@@ -41,7 +41,8 @@ class ProposalHead(nn.Module):
         """
         :return: logits and deltas of each map's anchors, float32.
         """
-        logits, deltas = [], []
+        logits: list[torch.Tensor] = []
+        deltas: list[torch.Tensor] = []
         for one in maps:
             parts = self.layers(one).split(self._counts, dim=1)[:2]
             # The next map's overwrite them.
