@@ -123,6 +123,10 @@ def _measure(options: Any, folder: Path, sweep: bool, frames: int) -> dict[str, 
             "take the same time.",
             err=True,
         )
+    if frames:  # before other networks: what they give back would be taken again
+        with _bar(frames, "memory") as done:
+            record["memory_growth_mb"] = run.memory_growth_mb(options, folder, frames, done)
+        record["memory_frames"] = frames
     comparison = run.Comparison(options, folder)
     with _bar(comparison.count, "comparison") as done:
         comparison.run(done)
@@ -133,10 +137,6 @@ def _measure(options: Any, folder: Path, sweep: bool, frames: int) -> dict[str, 
         total = count * len(options.weight_sets) * len(options.precisions)
         with _bar(total, "people and sizes") as done:
             record["sweep"] = run.sweep(options, folder, lambda _: done())
-    if frames:
-        with _bar(frames, "memory") as done:
-            record["memory_growth_mb"] = run.memory_growth_mb(options, folder, frames, done)
-        record["memory_frames"] = frames
     return record
 
 
