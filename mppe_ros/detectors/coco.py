@@ -121,17 +121,24 @@ def _multiply_less(network: Any, precision: torch.dtype) -> None:
 
 
 class _Anchors(nn.Module):
-    """Anchors in float32, whatever maps are in: in bf16 they are off by whole pixels."""
+    """Anchors in float32, whatever maps are in: in bf16 they are off by whole pixels.
+
+    They are kept, as a camera's images have one size.
+    """
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
+        self._sizes: list[torch.Size] = []
+        self._anchors: list[torch.Tensor] = []
 
     def forward(self, images: Any, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        number = torch.zeros(())
-        anchors: list[torch.Tensor]
-        anchors = self.generator(images, [number.expand(one.shape) for one in maps])
-        return anchors
+        sizes = [one.shape for one in (images.tensors, *maps)]
+        if sizes != self._sizes:
+            number = torch.zeros(())
+            self._anchors = self.generator(images, [number.expand(size) for size in sizes[1:]])
+            self._sizes = sizes
+        return self._anchors
 
 
 def _run_by(run: Runner, network: Any) -> None:
