@@ -99,14 +99,13 @@ class Winograd(nn.Module):
             padded[1 : height + 1, 1 : width + 1] = image.permute(1, 2, 0)
             for top in range(0, down, step):
                 rows = slice(top * _CELLS, min(top + step, down) * _CELLS)
-                band = padded[rows.start : rows.stop + 2]
+                band, part = padded[rows.start : rows.stop + 2], result[rows]
                 if self.then is None:
-                    self._band(band, result[rows])
-                else:
-                    shape = *result[rows].shape[:2], self.then.in_features
-                    hidden = self._hidden(shape, precision)
-                    self._band(band, hidden)
-                    result[rows] = self.then(hidden.relu_())
+                    self._band(band, part)
+                    continue
+                hidden = self._hidden((*part.shape[:2], self.then.in_features), precision)
+                self._band(band, hidden)
+                part.copy_(self.then(hidden.relu_()))
         return results[:, :height, :width].permute(0, 3, 1, 2)
 
     def _band(self, padded: torch.Tensor, result: torch.Tensor) -> None:

@@ -108,7 +108,8 @@ def _lower_precision(network: Any, precision: torch.dtype) -> None:
 
 def _multiply_less(network: Any, precision: torch.dtype) -> None:
     """Has large convolutions of a feature pyramid and of what proposes regions computed by
-    Winograd's algorithm where that is faster, in place."""
+    Winograd's algorithm where that is faster, in place. The pyramid's maps are in ``precision``
+    then."""
     if precision == torch.bfloat16 and has_bf16_tiles():
         return
     room = Room()
@@ -172,8 +173,7 @@ def _run_two_stages(run: Runner, network: Any, device: torch.device) -> None:
         # Torch wants channels last in memory; so does OpenVINO inside, but not in results.
         network.backbone = _Transposed(network.backbone, (0, 2, 3, 1))
         maps = _run_backbone(run, network, images, sides)
-        network.backbone = _Transposed(network.backbone, (0, 3, 1, 2))
-        network.backbone = nn.Sequential(network.backbone, then)
+        network.backbone = nn.Sequential(_Transposed(network.backbone, (0, 3, 1, 2)), then)
     else:
         maps = _run_backbone(run, network, images, sides)
         each = [f"{kind}_{one.name}" for kind in ("objectness", "deltas") for one in maps]

@@ -154,8 +154,8 @@ class RegionPool(nn.Module):
 
 
 _LEVEL_TOLERANCE = 1e-6  # torchvision's
-_BINS_AT_ONCE = 2**13
-_LANES = 16
+_BINS_AT_ONCE = 2**13  # 4 or 8 MB of sums
+_LANES = 16  # numbers in a vector of float32
 
 
 def _log2(ratio: float) -> int:
