@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import rclpy
@@ -35,38 +34,43 @@ def run(
     :param work: the exit status; see `spin`.
     :return: the exit status: 1 if the node could not be made, 0 if a signal ended it.
     """
-    signalled = False
+    working, signalled = True, False
 
     def interrupt(*_: object) -> None:
-        nonlocal signalled
+        nonlocal working, signalled
         signalled = True
-        raise KeyboardInterrupt
+        # Once: ros2 launch repeats the terminal's Ctrl-C, which must not cut the end short.
+        if working:
+            working = False
+            raise KeyboardInterrupt
 
-    # Not rclpy's handlers: they end all communication before the last messages have arrived.
-    # SIGINT too: a shell's background job starts with it ignored.
-    for number in _SIGNALS:
-        signal.signal(number, interrupt)
+    node: NodeT | None = None
     status = 0
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = make()
-    except KeyboardInterrupt:
-        pass
-    except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:
-        get_logger(name).fatal(f"cannot start: {error}")
-        status = 1
-    else:
+        # Not rclpy's handlers: they end all communication before the last messages have arrived.
+        # SIGINT too: a shell's background job starts with it ignored.
+        for number in _SIGNALS:
+            signal.signal(number, interrupt)
         try:
-            with suppress(KeyboardInterrupt, ExternalShutdownException):
-                status = work(node)
-        except Exception:
-            # What interrupts rclpy's C++ comes out of it as an error of its own.
-            if not signalled:
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+            node = make()
+        except (RuntimeError, ValueError, ParameterException, InvalidQosOverridesError) as error:
+            if signalled:
                 raise
-        finally:
-            # ros2 launch repeats the terminal's Ctrl-C, which must not cut this short.
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+            get_logger(name).fatal(f"cannot start: {error}")
+            status = 1
+        else:
+            status = work(node)
+        working = False
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        # What interrupts rclpy's C++ comes out of it as an error of its own.
+        if not signalled:
+            raise
+    finally:
+        working = False
+        if node is not None:
             finish(node)
     rclpy.try_shutdown()
     return status
