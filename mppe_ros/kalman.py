@@ -3,9 +3,9 @@
 The root goes along a path, sways about it, and is seen with errors. All three are Gauss-Markov
 processes of first order (Bar-Shalom et al. 2001, chapters 6 and 8), which differ in how soon
 they forget: the path's velocity within seconds, as people turn and stop; the sway (a walker's
-pelvis bobs with every step) and what is new in the network's error within some images. Where it
-is known which way is up, people neither rise nor sink for long, and sway little but up and down.
-They mostly walk where they face.
+pelvis bobs with every step) and what is new in the network's error within some images. People
+neither rise nor sink for long and, where it is known which way is up, sway little but up and
+down. They mostly walk where they face.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ IntArray = npt.NDArray[np.intp]
 # has forgotten itself to 37 %: of generated people's pelvises (docs/tracking.md).
 SPEED_MM_S, RISE_MM_S, SPEED_TIME_S = 700.0, 50.0, 2.5
 SWAY_MM, BOB_MM, SWAY_TIME_S = 5.0, 30.0, 0.2
-# Where nobody knows which way is up, each axis may be the vertical one.
-_ANY_SWAY_MM = 25.0
-# Of a measurement's variance, what changes from image to image, and how fast. The rest lasts: the
-# network takes small people for distant ones, always the same way. Measured with `open-v0`.
-FRESH_SHARE, FRESH_TIME_S = 0.15, 0.1
+# Along what is only believed to be the vertical axis, and any axis may be.
+_BELIEVED_RISE_MM_S, _ANY_SWAY_MM = 200.0, 25.0
+# Of a measurement's variance along the viewing ray and across it, what changes from image to
+# image, and how fast. The rest lasts: the network takes small people for distant ones, always the
+# same way. Measured with `open-s` (docs/tracking.md).
+_FRESH_ALONG, _FRESH_ACROSS, FRESH_TIME_S = 0.15, 0.5, 0.1
 # People walk forward: their velocity to the side, and how long what a body's heading says of it is
 # off by the same.
 SIDEWAYS_MM_S, FACING_TIME_S = 150.0, 0.4
@@ -39,6 +40,13 @@ _ANYWHERE_MM = 1e5
 
 _ZERO, _ONE = np.zeros((3, 3)), np.eye(3)
 _ROOT = np.hstack([_ONE, _ZERO, _ONE, _ZERO])  # path + sway
+
+
+class Vertical(NamedTuple):
+    """Which way is up."""
+
+    up: FloatArray  # (3,) unit vector
+    known: bool  # or only believed: cameras are mostly held upright
 
 
 class Innovation(NamedTuple):
@@ -71,11 +79,10 @@ class Motion:
 
     mean: FloatArray  # (..., 12) path, velocity, sway, error
     covariance: FloatArray  # (..., 12, 12)
-    up: FloatArray | None = None  # (3,) unit vector
 
     @classmethod
     def at(
-        cls, position_mm: FloatArray, covariance_mm2: FloatArray, up: FloatArray | None = None
+        cls, position_mm: FloatArray, covariance_mm2: FloatArray, vertical: Vertical
     ) -> Motion:
         """Seen for the first time.
 
@@ -83,20 +90,20 @@ class Motion:
         """
         covariance = np.zeros((12, 12))
         covariance[:3, :3] = _ONE * _ANYWHERE_MM**2
-        covariance[3:6, 3:6], covariance[6:9, 6:9] = _spreads(up)
+        covariance[3:6, 3:6], covariance[6:9, 6:9] = _spreads(vertical)
         covariance[9:, 9:] = _ONE
-        anywhere = cls(np.concatenate([position_mm, np.zeros(9)]), covariance, up)
+        anywhere = cls(np.concatenate([position_mm, np.zeros(9)]), covariance)
         return anywhere.corrected(anywhere.innovation(position_mm, covariance_mm2))
 
     @classmethod
-    def stacked(cls, motions: Sequence[Motion], up: FloatArray | None = None) -> Motion:
+    def stacked(cls, motions: Sequence[Motion]) -> Motion:
         """N single ones as one; at least one."""
         means = np.array([motion.mean for motion in motions])
-        return cls(means, np.array([motion.covariance for motion in motions]), up)
+        return cls(means, np.array([motion.covariance for motion in motions]))
 
     def each(self) -> list[Motion]:
         """The inverse."""
-        return [Motion(*one, self.up) for one in zip(self.mean, self.covariance, strict=True)]
+        return [Motion(*one) for one in zip(self.mean, self.covariance, strict=True)]
 
     @property
     def position_mm(self) -> FloatArray:
@@ -118,7 +125,7 @@ class Motion:
         """(..., 3, 3)"""
         return self.covariance[..., 3:6, 3:6]
 
-    def predicted(self, dt_s: float) -> Motion:
+    def predicted(self, dt_s: float, vertical: Vertical) -> Motion:
         """The same ``dt_s`` later."""
         kept, sway_kept, error_kept = (
             math.exp(-dt_s / time_s) for time_s in (SPEED_TIME_S, SWAY_TIME_S, FRESH_TIME_S)
@@ -126,7 +133,7 @@ class Motion:
         way = SPEED_TIME_S * (1 - kept)
         moves = np.diag(np.repeat([1, kept, sway_kept, error_kept], 3))
         moves[:3, 3:6] = way * _ONE
-        speed, sway = _spreads(self.up)
+        speed, sway = _spreads(vertical)
         # What a velocity that forgets itself adds to the path, per its variance.
         path = 2 * SPEED_TIME_S * (dt_s - way) - way**2
         noise = np.zeros((12, 12))
@@ -189,21 +196,34 @@ class Motion:
         return replace(self, mean=self.mean + step, covariance=spread)
 
 
-def _spreads(up: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+def fresh(covariance_mm2: FloatArray) -> FloatArray:
+    """(..., 3, 3): of measurements' covariances, what changes from image to image."""
+    variances, axes = np.linalg.eigh(covariance_mm2)
+    return (axes * _fresh(variances)[..., None, :]) @ axes.swapaxes(-1, -2)
+
+
+def _fresh(variances: FloatArray) -> FloatArray:
+    """(..., 3) in rising order: the first is one across the viewing ray."""
+    across = variances[..., :1]
+    return np.asarray(_FRESH_ALONG * (variances - across) + _FRESH_ACROSS * across)
+
+
+def _spreads(vertical: Vertical) -> tuple[FloatArray, FloatArray]:
     """(3, 3) each: covariances of velocity and sway of somebody of whom nothing is known."""
-    if up is None:
-        return SPEED_MM_S**2 * _ONE, _ANY_SWAY_MM**2 * _ONE
-    vertical = np.outer(up, up)
-    level = _ONE - vertical
-    speed = SPEED_MM_S**2 * level + RISE_MM_S**2 * vertical
-    return speed, SWAY_MM**2 * level + BOB_MM**2 * vertical
+    upward = np.outer(vertical.up, vertical.up)
+    level = _ONE - upward
+    rise = RISE_MM_S if vertical.known else _BELIEVED_RISE_MM_S
+    speed = SPEED_MM_S**2 * level + rise**2 * upward
+    if not vertical.known:
+        return speed, _ANY_SWAY_MM**2 * _ONE
+    return speed, SWAY_MM**2 * level + BOB_MM**2 * upward
 
 
 def _seen(covariance_mm2: FloatArray) -> FloatArray:
     """(..., 3, 12): path + sway + error, whose standard deviations are those of the measurement
     (..., 3, 3)."""
-    variances, axes = np.linalg.eigh(FRESH_SHARE * covariance_mm2)
-    spread = axes * np.sqrt(np.maximum(variances, 0))[..., None, :]
+    variances, axes = np.linalg.eigh(covariance_mm2)
+    spread = axes * np.sqrt(np.maximum(_fresh(variances), 0))[..., None, :]
     seen = np.zeros((*covariance_mm2.shape[:-1], 12))
     seen[..., :9], seen[..., 9:] = _ROOT[:, :9], spread @ axes.swapaxes(-1, -2)
     return seen

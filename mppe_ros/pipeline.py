@@ -54,6 +54,9 @@ from .weights import CropSpec
 
 # A joint this near to the front or back of the heatmap volume was probably cut off by it.
 _VOLUME_EDGE_MM = 0.95 * DEPTH_RANGE_MM
+# So many times further off across the viewing ray are roots outside the image than blunt heatmaps
+# tell (docs/covariance.md).
+_UNSEEN_ACROSS = 2.0
 
 
 @dataclass(frozen=True)
@@ -351,9 +354,9 @@ class Pipeline:
         )
         distances = np.linalg.norm(roots_mm, axis=1)
         error, doubt = self.root_error, self.root_error.doubt(scores)
-        covariances = camera.ray_covariance(
-            roots_mm, error.along * distances * doubt, error.across_mm * doubt
-        )
+        across_mm = error.across_mm * doubt
+        across_mm[_outside(root_px, intrinsics)] *= _UNSEEN_ACROSS
+        covariances = camera.ray_covariance(roots_mm, error.along * distances * doubt, across_mm)
         status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
         range_m = roots_mm[:, 2] / 1000
         # Written so that NaN fails.
@@ -435,6 +438,12 @@ def judge(person: Person, sharpness: float | None) -> Person:
     return replace(person, score=person.score * factor)
 
 
+def _outside(pixels: FloatArray, intrinsics: Intrinsics) -> npt.NDArray[np.bool_]:
+    """(...) whether pixels (..., 2) lie outside the image; not those that are no numbers."""
+    last = np.array([intrinsics.width, intrinsics.height]) - 0.5
+    return np.asarray(((pixels < -0.5) | (pixels > last)).any(axis=-1))
+
+
 def _joint_status(
     joints_px: FloatArray,
     joints_z_mm: FloatArray,
@@ -444,13 +453,10 @@ def _joint_status(
     options: PipelineOptions,
 ) -> npt.NDArray[np.uint8]:
     """(N, J) JointStatus; the worst that applies."""
-    u, v = joints_px[..., 0], joints_px[..., 1]
-    outside = (
-        (u < -0.5) | (u > intrinsics.width - 0.5) | (v < -0.5) | (v > intrinsics.height - 0.5)
-    )
     status = np.full(scores.shape, JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
-    status[outside | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)] = JointStatus.TRUNCATED
+    truncated = _outside(joints_px, intrinsics) | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)
+    status[truncated] = JointStatus.TRUNCATED
     # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
     finite = np.isfinite(joints_px).all(-1) & np.isfinite(joints_mm).all(-1) & np.isfinite(scores)
     status[~finite] = JointStatus.INVALID

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from . import appearance, camera, gait
 from .boxes import BoxFromPose, box_iou
 from .gait import Swing
-from .kalman import FRESH_SHARE, SIDEWAYS_MM_S, SPEED_MM_S, Innovation, IntArray, Motion
+from .kalman import SIDEWAYS_MM_S, SPEED_MM_S, Innovation, IntArray, Motion, Vertical, fresh
 from .orientation import body_axes, orientations
 from .skeletons import Skeleton
 from .smoothing import SmoothingOptions, SmoothJoints
@@ -57,6 +57,7 @@ _INTERRUPTION_S = 5.0
 _USUAL_PERIOD_S = 1 / 15  # until the stamps tell
 # Cosine of a camera's tilt: beyond, it isn't clear that the z axis of its world points up.
 _UPRIGHT = 0.5
+_SCORE_SHARE = 0.2  # of the newest in the mean joint score that is usual for a person
 # Standard deviation, any direction, of a velocity that may be published.
 _MAX_VELOCITY_ERROR_MM_S = 325.0
 
@@ -93,7 +94,7 @@ class _View(NamedTuple):
     intrinsics: Intrinsics
     rotation: FloatArray  # (3, 3) of points of the camera frame into the tracks' frame
     origin_mm: FloatArray  # (3,) the camera in the tracks' frame
-    up: FloatArray | None  # (3,) in the tracks' frame, where it is known
+    vertical: Vertical  # in the tracks' frame
 
     def to_tracks(self, points_mm: FloatArray) -> FloatArray:
         return points_mm @ self.rotation.T + self.origin_mm
@@ -176,8 +177,9 @@ class Tracker:
         matrix = np.eye(4) if camera_to_world is None else np.asarray(camera_to_world, np.float64)
         # Frames that don't move have their z axis up (REP 105), unless a camera's is such a frame.
         upright = -matrix[2, 1] > _UPRIGHT
-        up = np.array([0.0, 0.0, 1.0]) if upright else None
-        self._view = _View(intrinsics, matrix[:3, :3], matrix[:3, 3] * 1000, up)
+        up = np.array([0.0, 0.0, 1.0]) if upright else -matrix[:3, 1]
+        vertical = Vertical(up, known=bool(upright))
+        self._view = _View(intrinsics, matrix[:3, :3], matrix[:3, 3] * 1000, vertical)
         self._move(dt_s, self._view)
         return [track.expected(self._now_s) for track in self._tracks]
 
@@ -240,7 +242,8 @@ class Tracker:
         tracks = self._tracks
         if not tracks:
             return
-        motions = Motion.stacked([track.motion for track in tracks], view.up).predicted(dt_s)
+        motions = Motion.stacked([track.motion for track in tracks])
+        motions = motions.predicted(dt_s, view.vertical)
         moved = motions.position_mm - np.array([track.anchor_mm for track in tracks])
         joints = np.array([track.joints_mm for track in tracks]) + moved[:, None]
         joints_px = view.project(joints)
@@ -266,7 +269,7 @@ class Tracker:
             assigned = innovations.of(rows, columns)
             self.innovations = assigned.squared.tolist()
             tracks, looks = [self._tracks[i] for i in rows], [looks[i] for i in columns]
-            motions = Motion.stacked([track.motion for track in tracks], view.up)
+            motions = Motion.stacked([track.motion for track in tracks])
             waits_s = np.array([self._now_s - track.seen_s for track in tracks])
             relative = np.array([look.relative_mm for look in looks])
             smooth = SmoothJoints.stacked([track.smooth for track in tracks]).next(
@@ -280,7 +283,9 @@ class Tracker:
             corrected = motions.corrected(assigned, _OUTLIER)
             corrected = corrected.walking(axes[..., 1], self._sideways_mm_s(scores), waits_s)
             swings = Swing.stacked([track.swing for track in tracks]).next(
-                gait.ankles_mm(relative, self._skeleton), gait.forward(axes, view.up), waits_s
+                gait.ankles_mm(relative, self._skeleton),
+                gait.forward(axes, view.vertical.up if view.vertical.known else None),
+                waits_s,
             )
             learned = BoxFromPose.stacked([track.box_from_pose for track in tracks]).learn(
                 np.array([look.seen.person.bbox_xywh_px for look in looks]),
@@ -312,8 +317,9 @@ class Tracker:
         people = [one.seen if one.seen_s == now_s else one.predicted(view) for one in tracks]
         motions = Motion.stacked([track.motion for track in tracks])
         # What successive errors have in common no filter takes away.
-        lasting = (1 - FRESH_SHARE) * np.array([track.covariance_mm2 for track in tracks])
-        covariances = view.turned_to_camera(motions.position_covariance_mm2 + lasting)
+        spreads = np.array([track.covariance_mm2 for track in tracks])
+        spreads = motions.position_covariance_mm2 + spreads - fresh(spreads)
+        covariances = view.turned_to_camera(spreads)
         roots = view.to_camera(motions.position_mm)
         roots_px = view.pixels(roots, np.array([person.root_px for person in people]))
         relative = np.array([track.relative_mm for track in tracks])
@@ -396,7 +402,7 @@ class _Track:
         self.state = TrackState.TENTATIVE
         self.hits = 1  # by DetectNet
         self.seen_s = self.detected_s = now_s
-        self.motion = Motion.at(look.root_mm, look.covariance_mm2, view.up)
+        self.motion = Motion.at(look.root_mm, look.covariance_mm2, view.vertical)
         # The filter starts with what it sees, whatever its options are.
         self.smooth = SmoothJoints.start(look.relative_mm)
         person = look.seen.person
@@ -447,8 +453,9 @@ class _Track:
         self.box_from_pose, self.swing, self.colours = box_from_pose, swing, colours
         if look.seen.detected:
             self.hits, self.detected_s = self.hits + 1, now_s
-        score = float(look.seen.person.joint_scores.mean())
-        self._joint_score += 0.2 * (score - self._joint_score)
+            # Not of expected boxes: there may be nobody in them, less and less usual.
+            score = float(look.seen.person.joint_scores.mean())
+            self._joint_score += _SCORE_SHARE * (score - self._joint_score)
         self._keep(look)
         self.state = TrackState.TRACKED
 
@@ -508,7 +515,7 @@ def _costs(
 ) -> FloatArray:
     """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    expected = innovations.covariance_mm2 + (1 - FRESH_SHARE) * spreads
+    expected = innovations.covariance_mm2 + spreads - fresh(spreads)
     distances = innovations._replace(covariance_mm2=expected).squared
     joints = np.array([look.relative_mm for look in looks])
     were = np.array([track.relative_mm for track in tracks])

@@ -29,14 +29,14 @@ class Puppets:
 
     def __init__(self, gamma: float = 0.9, joint_px: float = 40.0, z_mm: float = 100.0) -> None:
         self.gamma, self.joint_px, self.z_mm = gamma, joint_px, z_mm
-        self.score = 0.8
+        self.score, self.root_px = 0.8, 30.0
         self.calls: list[int] = []
 
     def __call__(self, crops: torch.Tensor, flip_test: bool = False) -> CropPoses:
         count = len(crops)
         self.calls.append(count)
         return CropPoses(
-            torch.full((count, 2), 30.0),
+            torch.full((count, 2), self.root_px),
             torch.full((count,), self.gamma),
             torch.full((count, 17, 2), self.joint_px),
             torch.full((count, 17), self.z_mm),
@@ -115,6 +115,21 @@ def test_blunt_heatmaps_widen_the_covariances() -> None:
         np.testing.assert_allclose(
             person.root_covariance_mm2, doubt**2 * usual.root_covariance_mm2, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_across_the_ray_a_root_outside_the_image_is_known_worse(outside: bool) -> None:
+    puppets = Puppets()
+    puppets.root_px = 5.0 if outside else 30.0
+    person = pipeline([[[0.0, 80, 120, 260]]], puppets)([photo()], [CAMERA])[0][0]
+    assert (person.root_px[0] < 0) == outside
+    along = ERROR.along * np.linalg.norm(person.root_mm)
+    across = ERROR.across_mm * (2.0 if outside else 1.0)
+    np.testing.assert_allclose(
+        person.root_covariance_mm2,
+        camera.ray_covariance(person.root_mm, along, across),
+        rtol=1e-4,
+    )
 
 
 def test_empty_in_gives_empty_out() -> None:

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from walkers import CAMERA, FPS, WalkersPipeline, draw_film, figure_mm, true_person
+from walkers import CAMERA, ERROR, FPS, WalkersPipeline, draw_film, figure_mm, true_person
 
 from mppe_ros.boxes import box_iou
 from mppe_ros.cli import main
 from mppe_ros.evaluation import tracking
 from mppe_ros.evaluation.truth import Photo
-from mppe_ros.kalman import FRESH_SHARE
+from mppe_ros.kalman import fresh
 from mppe_ros.sequence import PoseSequence
 from mppe_ros.structures import Tracking, TrackState
 from mppe_ros.synthetic.kernel import View
@@ -165,7 +165,9 @@ def test_velocities_and_what_the_filter_thinks_of_its_errors(result):
 
 
 def test_the_share_of_new_noise_is_found_again(result):
-    assert result[0]["fresh_share"] == pytest.approx(FRESH_SHARE, rel=0.6)
+    along_mm2 = (ERROR.along * 4000) ** 2
+    share = fresh(np.diag([ERROR.across_mm**2, ERROR.across_mm**2, along_mm2]))[2, 2] / along_mm2
+    assert result[0]["fresh_share"] == pytest.approx(share, rel=0.6)
 
 
 def test_the_figures_are_those_of_each_film_too(result):

@@ -25,13 +25,14 @@ from walkers import (
 from mppe_ros import appearance, camera
 from mppe_ros.boxes import BoxFromPose, box_iou
 from mppe_ros.estimates import Estimate, EstimateStore, Key
-from mppe_ros.kalman import FRESH_SHARE, Motion
+from mppe_ros.kalman import Motion, Vertical, fresh
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.smoothing import SmoothingOptions
 from mppe_ros.structures import TrackState
 from mppe_ros.tracking import Seen, Tracker, TrackingOptions, assigned_pairs
 
 OFF = SmoothingOptions(enabled=False)
+UPRIGHT = Vertical(np.array([0.0, -1, 0]), known=True)
 EYES = WalkersPipeline(draw_film(0, people=1, frames=2))
 
 
@@ -105,6 +106,29 @@ def test_one_person_in_two_boxes_is_one():
     twice = [person(), dataclasses.replace(person(score=0.5), bbox_xywh_px=np.ones(4))]
     (only,) = look(make_tracker(), twice, 0.0)
     assert only.score == 0.9
+
+
+@pytest.mark.parametrize("pose", [None, LEVEL], ids=["camera frame", "world"])
+def test_who_left_the_image_goes_on_without_rising(pose):
+    """Whose root is outside the image seems to stop and to rise, as the box ends at the edge."""
+    tracker, period_s = make_tracker(), 1 / 15
+    step = np.array([-0.8, 0.0, -0.8]) * period_s
+    for index in range(50):
+        here = np.array([1.0, 0.0, 5.5]) + index * step
+        seen = [person(here[0], here[2], (-0.8, -0.8))] if index < 35 else []
+        if 28 <= index < 35:  # cut off
+            off = np.array([60.0, -30.0, 0.0]) * (index - 27)
+            covariance = camera.ray_covariance(1000 * here, 4 * 0.1 * 4000, 2 * 4 * 30.0)
+            seen[0] = dataclasses.replace(
+                seen[0], root_mm=1000 * here + off, root_covariance_mm2=covariance
+            )
+        people = look(tracker, seen, index * period_s, pose)
+        if index == 35:
+            start = people[0].root_mm
+    assert people[0].tracking.state == TrackState.COASTING
+    moved, meant = people[0].root_mm - start, 14 * step * 1000
+    assert abs(moved[1]) < 50
+    assert moved @ meant > 0.35 * meant @ meant
 
 
 def test_a_coasting_person_goes_on_and_says_that_it_is_not_seen():
@@ -258,7 +282,7 @@ def test_people_do_not_rise_where_it_is_known_which_way_is_up():
         tracker = make_tracker()
         velocities = []
         for index, off in enumerate(noise):
-            seen = person(-1 + 0.04 * index, 5.0)
+            seen = person(-1 + 0.04 * index, 5.0, (0.6, 0.0))
             seen = dataclasses.replace(seen, root_mm=seen.root_mm + off)
             (one,) = look(tracker, [seen], index / 15, upright)
             if one.tracking.velocity_mm_s is not None:
@@ -307,7 +331,7 @@ def test_who_walks_backwards_or_sideways_is_believed():
 
 
 def test_unknown_facing_changes_nothing():
-    motion = Motion.at(np.zeros(3), np.eye(3) * 900).predicted(0.1)
+    motion = Motion.at(np.zeros(3), np.eye(3) * 900, UPRIGHT).predicted(0.1, UPRIGHT)
     unknown = motion.walking(np.full(3, np.nan), np.array(200.0), np.array(0.1))
     np.testing.assert_array_equal(unknown.mean, motion.mean)
     np.testing.assert_array_equal(unknown.covariance, motion.covariance)
@@ -315,7 +339,7 @@ def test_unknown_facing_changes_nothing():
 
 @given(st.floats(0, 2 * math.pi), st.floats(1, 1000), st.floats(0.001, 2))
 def test_facing_takes_doubt_away_to_the_side_only(angle, error, wait_s):
-    motion = Motion.at(np.zeros(3), np.eye(3) * 900).predicted(0.1)
+    motion = Motion.at(np.zeros(3), np.eye(3) * 900, UPRIGHT).predicted(0.1, UPRIGHT)
     side = np.array([math.cos(angle), 0.0, math.sin(angle)])
     facing = motion.walking(side, np.array(error), np.array(wait_s))
     forth = np.cross(side, [0.0, 1, 0])
@@ -334,24 +358,25 @@ def test_smoothing_off_is_exactly_what_the_networks_say():
             assert np.array_equal(getattr(one, name), getattr(seen, name)), name
 
 
-@pytest.mark.parametrize("up", [None, np.array([0.0, -1, 0])])
-def test_a_filter_whose_noise_is_as_said_is_consistent(up):
+@pytest.mark.parametrize("known", [False, True])
+def test_a_filter_whose_noise_is_as_said_is_consistent(known):
     """Normalised innovations of simulated walkers, whose noise and accelerations are the model's,
     follow chi-square."""
     rng = np.random.default_rng(0)
     squared = []
     noise = np.diag([900.0, 900, 10000])
-    still = Motion.at(np.array([0.0, 0, 4000]), noise, up)
-    error = np.sqrt(FRESH_SHARE * noise)
+    vertical = UPRIGHT._replace(known=known)
+    still = Motion.at(np.array([0.0, 0, 4000]), noise, vertical)
+    error = np.sqrt(fresh(noise))
     for _ in range(60):
         state = rng.multivariate_normal(still.mean, still.covariance)
         filtered = still
         for _ in range(40):
             step = dataclasses.replace(still, mean=state, covariance=np.zeros((12, 12)))
-            step = step.predicted(1 / 15)
+            step = step.predicted(1 / 15, vertical)
             state = rng.multivariate_normal(step.mean, step.covariance)
             measured = state[:3] + state[6:9] + error @ state[9:]
-            filtered = filtered.predicted(1 / 15)
+            filtered = filtered.predicted(1 / 15, vertical)
             innovation = filtered.innovation(measured, noise)
             squared.append(float(innovation.squared))
             filtered = filtered.corrected(innovation)
@@ -383,7 +408,7 @@ def test_the_published_covariance_keeps_what_successive_errors_share():
     tracker = make_tracker()
     for index in range(60):
         (one,) = look(tracker, [person()], index / 15, smoothing=SmoothingOptions())
-    lasting = (1 - FRESH_SHARE) * person().root_covariance_mm2
+    lasting = person().root_covariance_mm2 - fresh(person().root_covariance_mm2)
     assert np.linalg.eigvalsh(one.root_covariance_mm2 - lasting)[0] > 0
 
 

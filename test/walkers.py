@@ -16,7 +16,7 @@ import torch
 from mppe_ros import camera
 from mppe_ros.boxes import box_iou
 from mppe_ros.evaluation.truth import Photo, PhotoSet, TruePerson
-from mppe_ros.kalman import FRESH_SHARE, FRESH_TIME_S
+from mppe_ros.kalman import FRESH_TIME_S, fresh
 from mppe_ros.pipeline import PipelineOptions
 from mppe_ros.skeletons import MUCO_21
 from mppe_ros.structures import Detections, Intrinsics, JointStatus, Person, RootError
@@ -173,7 +173,7 @@ def _in_view(person: TruePerson) -> bool:
 class WalkersPipeline:
     """Sees a film's people, with errors drawn from the covariance that it states.
 
-    Of the root's variance `FRESH_SHARE` changes from image to image, the rest stays with each
+    Of the root's variance `kalman.fresh` changes from image to image, the rest stays with each
     person.
 
     :param recall: share of the detections that succeed.
@@ -224,8 +224,7 @@ class WalkersPipeline:
     ) -> Person:
         root = truth.joints_mm[MUCO_21.root_index]
         covariance = camera.ray_covariance(root, ERROR.along * np.linalg.norm(root), 40.0)
-        spread = np.linalg.cholesky(covariance)
-        seen_root = root + spread @ self._error(truth.track_id)
+        seen_root = root + self._error(truth.track_id, covariance)
         noise = self._rng.normal(0, JOINT_NOISE_MM, truth.joints_mm.shape)
         joints = seen_root + truth.joints_mm - root + noise
         count = len(joints)
@@ -241,15 +240,17 @@ class WalkersPipeline:
             joint_status=np.full(count, JointStatus.OK, np.uint8),
         )
 
-    def _error(self, track_id: int) -> np.ndarray:
-        """(3,) standard deviations, one image after the last that this person was seen in."""
+    def _error(self, track_id: int, covariance: np.ndarray) -> np.ndarray:
+        """(3,) one image after the last that this person was seen in."""
         new = self._rng.normal(size=3)
         kept = math.exp(-1 / FPS / FRESH_TIME_S)
         lasting = self._lasting.setdefault(track_id, self._rng.normal(size=3))
         last = self._fresh.get(track_id)
-        fresh = new if last is None else kept * last + math.sqrt(1 - kept**2) * new
-        self._fresh[track_id] = fresh
-        return math.sqrt(FRESH_SHARE) * fresh + math.sqrt(1 - FRESH_SHARE) * lasting
+        changing = new if last is None else kept * last + math.sqrt(1 - kept**2) * new
+        self._fresh[track_id] = changing
+        of_change = fresh(covariance)
+        of_lasting = np.linalg.cholesky(covariance - of_change)
+        return np.linalg.cholesky(of_change) @ changing + of_lasting @ lasting
 
 
 if __name__ == "__main__":  # the figures of docs/tracking.md
