@@ -144,6 +144,21 @@ def test_a_coasting_person_goes_on_and_says_that_it_is_not_seen():
     assert np.trace(after.root_covariance_mm2) > np.trace(before.root_covariance_mm2)
 
 
+def test_what_is_seen_in_expected_boxes_does_not_lower_the_usual_score():
+    """Else nobody, seen less and less sharply in the box of who left, would be followed on."""
+    blunt = dataclasses.replace(person(), joint_scores=np.full(len(MUCO_21), 0.4))
+    usual = {}
+    for detected in (True, False):
+        tracker = make_tracker()
+        look(tracker, [person()], 0.0)
+        for index in range(1, 4):
+            look(tracker, [blunt], index / 15, detected=detected)
+        (expected,) = tracker.predict(4 / 15, CAMERA)
+        usual[detected] = expected.joint_score
+    assert usual[False] == pytest.approx(person().joint_scores.mean())
+    assert usual[True] < usual[False]
+
+
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(4)), seed=st.integers(0, 100))
 def test_the_order_of_people_does_not_matter(order, seed):
