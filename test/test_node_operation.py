@@ -327,7 +327,8 @@ def test_nothing_is_computed_when_nobody_subscribes(name, host):
 def test_the_debug_image_is_drawn_for_subscribers_only(name, host, monkeypatch):
     robot = Robot(name, listens=False)
     try:
-        host.start(name)
+        node = host.start(name)
+        (publisher,) = (p for p in node.publishers if p.topic.endswith("debug_image"))
         subscription = robot.watch_debug_image()
         wait_until(lambda: robot.debug_images, lambda: robot.send(SMALL, INFO))
         image = robot.debug_images[0]
@@ -337,10 +338,12 @@ def test_the_debug_image_is_drawn_for_subscribers_only(name, host, monkeypatch):
         assert any(image.data)  # the image is black, the person is not
 
         robot.node.destroy_subscription(subscription)
-        drawn = []
-        monkeypatch.setattr(outputs, "draw_people", lambda *arguments: drawn.append(arguments))
+        wait_until(lambda: publisher.get_subscription_count() == 0)
         robot.listen(messages.Pose3DArray, "mppe/poses", robot.poses.append, 10)
-        wait_until(lambda: len(robot.poses) > 3, lambda: robot.send(SMALL, INFO))
+        wait_until(lambda: robot.poses, lambda: robot.send(SMALL, INFO))
+        drawn, before = [], len(robot.poses)
+        monkeypatch.setattr(outputs, "draw_people", lambda *arguments: drawn.append(arguments))
+        wait_until(lambda: len(robot.poses) > before + 3, lambda: robot.send(SMALL, INFO))
         assert drawn == []
     finally:
         robot.close()
