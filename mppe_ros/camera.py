@@ -153,6 +153,13 @@ def project(points_mm: npt.ArrayLike, intrinsics: Intrinsics) -> FloatArray:
     return np.asarray(landed.reshape(*points.shape[:-1], 2) * focal + centre, np.float64)
 
 
+def inside(pixels: npt.ArrayLike, intrinsics: Intrinsics) -> npt.NDArray[np.bool_]:
+    """(...) whether pixels (..., 2) lie in the image; false for what is no number."""
+    points = np.asarray(pixels)
+    last = np.array([intrinsics.width, intrinsics.height]) - 0.5
+    return np.asarray(((points >= -0.5) & (points <= last)).all(axis=-1))
+
+
 def _centre_and_focal(intrinsics: Intrinsics) -> tuple[FloatArray, FloatArray]:
     return (
         np.array([intrinsics.cx, intrinsics.cy], np.float64),

@@ -64,10 +64,11 @@ def run(
         working = False
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except Exception:
+    except Exception as error:
         # What interrupts rclpy's C++ comes out of it as an error of its own.
         if not signalled:
             raise
+        get_logger(name).debug(f"ended by a signal: {error!r}")
     finally:
         working = False
         if node is not None:

@@ -355,7 +355,7 @@ class Pipeline:
         distances = np.linalg.norm(roots_mm, axis=1)
         error, doubt = self.root_error, self.root_error.doubt(scores)
         across_mm = error.across_mm * doubt
-        across_mm[_outside(root_px, intrinsics)] *= _UNSEEN_ACROSS
+        across_mm[~camera.inside(root_px, intrinsics)] *= _UNSEEN_ACROSS
         covariances = camera.ray_covariance(roots_mm, error.along * distances * doubt, across_mm)
         status = _joint_status(joints_px, joints_z, joints_mm, scores, intrinsics, options)
         range_m = roots_mm[:, 2] / 1000
@@ -438,12 +438,6 @@ def judge(person: Person, sharpness: float | None) -> Person:
     return replace(person, score=person.score * factor)
 
 
-def _outside(pixels: FloatArray, intrinsics: Intrinsics) -> npt.NDArray[np.bool_]:
-    """(...) whether pixels (..., 2) lie outside the image; not those that are no numbers."""
-    last = np.array([intrinsics.width, intrinsics.height]) - 0.5
-    return np.asarray(((pixels < -0.5) | (pixels > last)).any(axis=-1))
-
-
 def _joint_status(
     joints_px: FloatArray,
     joints_z_mm: FloatArray,
@@ -455,8 +449,8 @@ def _joint_status(
     """(N, J) JointStatus; the worst that applies."""
     status = np.full(scores.shape, JointStatus.OK, np.uint8)
     status[scores < options.joint_threshold] = JointStatus.LOW_SCORE
-    truncated = _outside(joints_px, intrinsics) | (np.abs(joints_z_mm) > _VOLUME_EDGE_MM)
-    status[truncated] = JointStatus.TRUNCATED
+    beyond = np.abs(joints_z_mm) > _VOLUME_EDGE_MM
+    status[~camera.inside(joints_px, intrinsics) | beyond] = JointStatus.TRUNCATED
     # A pixel beyond the edge of what the lens can see has no place, though it is a number itself.
     finite = np.isfinite(joints_px).all(-1) & np.isfinite(joints_mm).all(-1) & np.isfinite(scores)
     status[~finite] = JointStatus.INVALID

@@ -480,8 +480,7 @@ class _Track:
         pixels = self._joints_px
         root_px = view.project(self.motion.position_mm)
         known = np.isfinite(pixels).all(axis=1)
-        inside = known & (pixels >= -0.5).all(axis=1)
-        inside &= (pixels <= (view.intrinsics.width - 0.5, view.intrinsics.height - 0.5)).all(1)
+        inside = camera.inside(pixels, view.intrinsics)
         status = np.where(inside, JointStatus.LOW_SCORE, JointStatus.TRUNCATED)
         valid = known & (self.seen.joint_status != JointStatus.INVALID)
         return replace(

@@ -283,3 +283,11 @@ def test_a_pose_in_part_behind_the_camera_or_the_lens(turn: tuple[float, float])
     assert np.isfinite(roots).all()
     assert np.isfinite(joints).all(-1).tolist() == [[True, False, False, False]]
     assert np.isnan(joints[0, 1:]).all()
+
+
+def test_pixels_on_the_image_s_edge_are_inside_and_no_numbers_are_not() -> None:
+    tiny = Intrinsics(10, 10, 1, 1, 4, 3)
+    inside = [(-0.5, -0.5), (3.5, 2.5), (0, 0)]
+    outside = [(-0.6, 0), (3.6, 0), (0, -0.6), (0, 2.6), (np.nan, 0), (0, np.inf)]
+    assert camera.inside([inside], tiny).tolist() == [[True] * 3]
+    assert not camera.inside(outside, tiny).any()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..camera import inside
 from ..pipeline import Pipeline
 from ..structures import FloatArray, Intrinsics, Person
 from . import metrics
@@ -210,11 +211,9 @@ class _Common:
         return person.joints_mm[self._of_skeleton]
 
 
-def truncation(person: TruePerson, camera: Intrinsics) -> float:
+def truncation(person: TruePerson, intrinsics: Intrinsics) -> float:
     """Share of joints outside the image; those behind the camera (NaN) too."""
-    last = np.array([camera.width, camera.height]) - 0.5
-    inside = ((person.joints_px >= -0.5) & (person.joints_px <= last)).all(axis=1)
-    return float(1 - inside.mean())
+    return float(1 - inside(person.joints_px, intrinsics).mean())
 
 
 def _known(points: FloatArray) -> FloatArray:
