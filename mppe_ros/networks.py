@@ -700,8 +700,8 @@ class CompiledRootPose(nn.Module):
             self._networks[flip_test] = self._open(flip_test)
         # Crops lie in memory as images do (channels_last): nothing is copied.
         pixels = crops.to(torch.uint8).permute(0, 2, 3, 1)
-        root_px, gamma, *joints = self._networks[flip_test](pixels)
-        return CropPoses(root_px, gamma, *joints)
+        results = self._networks[flip_test](pixels)
+        return CropPoses(*(result.clone() for result in results))  # the next run overwrites them
 
 
 def compiled(

@@ -113,10 +113,21 @@ class OpenVino(nn.Module):
         self._request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """All of the network's results, in their order, whatever structure they had."""
+        """All of the network's results, in their order, whatever structure they had.
+
+        The next call overwrites them: a copy of a large detector's maps would take longer than
+        some of its layers.
+        """
         arrays = [argument.contiguous().numpy() for argument in arguments]
-        results = self._request.infer(arrays, share_inputs=True).to_tuple()
-        return tuple(torch.from_numpy(result) for result in results)
+        results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
+        return tuple(map(_tensor, results.to_tuple()))
+
+
+def _tensor(result: Any) -> torch.Tensor:
+    """An array of OpenVINO's, whose bf16 NumPy takes for fp16."""
+    if result.dtype == np.float16:
+        return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(result)
 
 
 _OPENVINO_TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}

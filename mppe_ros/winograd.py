@@ -41,6 +41,7 @@ class Winograd(nn.Module):
     :param room: for the input, to be shared by convolutions of one network.
     :param then: a layer behind a ReLU behind this one, in float32: what comes in between isn't
         written out.
+    :raises ValueError: another convolution.
     """
 
     factors: torch.Tensor  # (36, C, K) of the products
@@ -56,26 +57,18 @@ class Winograd(nn.Module):
         then: nn.Linear | None = None,
     ) -> None:
         super().__init__()
+        if not _fits(convolution):
+            raise ValueError(f"Winograd's algorithm is not for {convolution}")
         weight = convolution.weight.detach().float()
         outputs, inputs = weight.shape[:2]
         factors = torch.einsum("ij,kcjl,ml->imck", _FILTER, weight, _FILTER)
         self.register_buffer("factors", factors.reshape(-1, inputs, outputs).to(precision))
         self.register_buffer("data", torch.kron(_DATA, _DATA).to(precision))
         self.register_buffer("result", torch.kron(_RESULT, _RESULT).to(precision))
-        assert convolution.bias is not None
+        assert convolution.bias is not None  # `_fits`
         self.register_buffer("bias", convolution.bias.detach().float())
         self.then = then
         self._padded, self._hidden, self._output = room, Room(), Room()
-
-    @staticmethod
-    def fits(layer: nn.Module) -> bool:
-        """Whether a layer is such a convolution."""
-        return (
-            isinstance(layer, nn.Conv2d)
-            and (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
-            and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
-            and layer.bias is not None
-        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, K, H, W), channels last. The next call overwrites it.
@@ -124,3 +117,11 @@ class Winograd(nn.Module):
         tiles = sums.view(_CELLS, _CELLS, down, across, outputs).permute(2, 0, 3, 1, 4)
         # Bias, type and order at once.
         torch.add(tiles, self.bias, out=result.view(down, _CELLS, across, _CELLS, outputs))
+
+
+def _fits(layer: nn.Conv2d) -> bool:
+    return (
+        (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+        and layer.bias is not None
+    )

@@ -148,10 +148,15 @@ def test_openvino_says_the_same_for_any_number_of_people(
     estimator = CompiledRootPose(
         prepared.skeleton, functools.partial(compiled, prepared, spec.size, run)
     )
-    for count, flip_test in ((1, False), (3, False), (2, True)):
+    calls = (1, False), (3, False), (1, False), (2, True)
+    together = []
+    for count, flip_test in calls:
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            found = estimator(grey[:count], flip_test)  # the first flip test compiles
-        assert_near(found, network(spec.normalise(grey[:count]), flip_test), px, share)
+            # The first flip test compiles.
+            together.append(estimator(grey[-count:], flip_test))
+    # None is overwritten by a later one.
+    for (count, flip_test), found in zip(calls, together, strict=True):
+        assert_near(found, network(spec.normalise(grey[-count:]), flip_test), px, share)
 
 
 @needs_openvino
@@ -280,6 +285,21 @@ def test_backends_are_chosen_by_name_device_and_precision() -> None:
         select_backend("cuda_graphs", CPU, torch.float32)
     with pytest.raises(DeviceError, match="none of auto, torch, openvino, cuda_graphs, onnx"):
         select_backend("tvm", CPU, torch.float32)
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_openvino_gives_results_in_the_type_that_a_network_has_them_in() -> None:
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.to(torch.bfloat16), x / 2
+
+    run = OpenVino(Both(), [Argument("x", torch.zeros(2, 3), {0: Range(1, 2, 4)})])
+    for count in (1, 4):
+        x = torch.randn(count, 3).to(torch.bfloat16)
+        same, half = run(x.float())
+        assert same.dtype == torch.bfloat16 and torch.equal(same, x)
+        assert half.dtype == torch.float32 and torch.equal(half, x.float() / 2)
 
 
 # In a process of its own: a signal to one whose main thread has lost its signal stack ends it.

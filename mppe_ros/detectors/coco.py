@@ -18,8 +18,8 @@ from ..devices import has_bf16_tiles
 from ..inference import Autocast, Room
 from ..runtimes import Argument, OpenVinoRunner, Range, Runner
 from ..structures import Detections
-from ..winograd import Winograd
 from .base import IMAGES, LEAST_SIDE_PX, MAX_DETECTIONS, SCORE_THRESHOLD, Kind, NetworkDetector
+from .pyramid import FeaturePyramid
 from .regions import ProposalHead, RegionHead, RegionPool
 
 _COCO_CLASSES = 91  # the background (0), person (1) and 89 more ids
@@ -113,10 +113,7 @@ def _multiply_less(network: Any, precision: torch.dtype) -> None:
     if precision == torch.bfloat16 and has_bf16_tiles():
         return
     room = Room()
-    for block in network.backbone.fpn.layer_blocks:
-        for name, layer in block.named_children():
-            if Winograd.fits(layer):
-                setattr(block, name, Winograd(layer, precision, room))
+    network.backbone.fpn = FeaturePyramid(network.backbone.fpn, precision, room)
     network.rpn.head = ProposalHead(network.rpn.head, precision, room)
     network.rpn.anchor_generator = _Anchors(network.rpn.anchor_generator)
 
@@ -164,16 +161,13 @@ def _run_two_stages(run: Runner, network: Any, device: torch.device) -> None:
     wide = min(most, _padded(4 * usual // 3))
     sides = {2: Range(32, usual, most, step=32), 3: Range(32, wide, most, step=32)}
     images = torch.zeros(2, 3, 320, 320, device=device)
-    if isinstance(network.rpn.head, ProposalHead):
-        # Those stay with torch: what is in the pyramid before them is another network then.
+    channels = network.backbone.out_channels
+    if isinstance(network.backbone.fpn, FeaturePyramid):
+        # That stays with torch, and so does what proposes regions.
         pyramid = network.backbone.fpn
-        then = _PyramidsEnd(pyramid.layer_blocks, pyramid.extra_blocks)
-        pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in pyramid.layer_blocks)
-        pyramid.extra_blocks = None
-        # Torch wants channels last in memory; so does OpenVINO inside, but not in results.
-        network.backbone = _Transposed(network.backbone, (0, 2, 3, 1))
-        maps = _run_backbone(run, network, images, sides)
-        network.backbone = nn.Sequential(_Transposed(network.backbone, (0, 3, 1, 2)), then)
+        network.backbone = _Rounded(network.backbone.body, pyramid.precision)
+        _run_backbone(run, network, images, sides)
+        network.backbone = nn.Sequential(network.backbone, pyramid)
     else:
         maps = _run_backbone(run, network, images, sides)
         each = [f"{kind}_{one.name}" for kind in ("objectness", "deltas") for one in maps]
@@ -181,8 +175,7 @@ def _run_two_stages(run: Runner, network: Any, device: torch.device) -> None:
             run("detector_proposals", _Flat(network.rpn.head), maps, each)
         )
     regions = network.rpn.post_nms_top_n()
-    shape = maps[0].example.shape[1], *heads.box_roi_pool.output_size
-    features = torch.zeros(3, *shape, device=device)
+    features = torch.zeros(3, channels, *heads.box_roi_pool.output_size, device=device)
     boxes = nn.Sequential(heads.box_head, heads.box_predictor)
     argument = Argument("regions", features, {0: Range(1, regions, IMAGES.most * regions)})
     heads.box_head = _Boxes(run("detector_boxes", boxes, [argument], ["logits", "deltas"]))
@@ -226,30 +219,16 @@ class _Named(nn.Module):
         return OrderedDict(zip(self.names, self.backbone(images), strict=True))
 
 
-class _Transposed(nn.Module):
-    """A backbone whose maps' dimensions are in another order."""
+class _Rounded(nn.Module):
+    """A backbone whose maps are in some precision."""
 
-    def __init__(self, backbone: nn.Module, order: tuple[int, ...]) -> None:
+    def __init__(self, backbone: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
-        self.backbone, self.order = backbone, order
+        self.backbone, self.precision = backbone, precision
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.backbone(images).items()
-        return OrderedDict((name, map_.permute(self.order)) for name, map_ in maps)
-
-
-class _PyramidsEnd(nn.Module):
-    """The last convolutions of a feature pyramid, and the level above it."""
-
-    def __init__(self, blocks: nn.ModuleList, extra: nn.Module) -> None:
-        super().__init__()
-        self.blocks, self.extra = blocks, extra
-
-    def forward(self, merged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        values = list(merged.values())
-        maps = [block(one) for block, one in zip(self.blocks, values, strict=True)]
-        maps, names = self.extra(maps, values, list(merged))
-        return OrderedDict(zip(names, maps, strict=True))
+        return OrderedDict((name, map_.to(self.precision)) for name, map_ in maps)
 
 
 class _Proposals(nn.Module):
