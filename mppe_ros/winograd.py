@@ -27,6 +27,8 @@ _RESULT = torch.tensor(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
 
+_EVEN = _PATCH + 1  # of a patch's cells: the point 1 in both directions, whose powers are 1
+
 _BAND_BYTES = 5 * 2**20  # of tiles at once: what is computed of them stays in a CPU's caches
 
 
@@ -66,7 +68,7 @@ class Winograd(nn.Module):
         self.register_buffer("data", torch.kron(_DATA, _DATA).to(precision))
         self.register_buffer("result", torch.kron(_RESULT, _RESULT).to(precision))
         assert convolution.bias is not None  # `_fits`
-        self.register_buffer("bias", convolution.bias.detach().float())
+        self.register_buffer("bias", convolution.bias.detach().to(precision))
         self.then = then
         self._padded, self._hidden, self._output = room, Room(), Room()
 
@@ -113,10 +115,11 @@ class Winograd(nn.Module):
         # Each of the 36 cells of all tiles is a matrix then, (tiles, C).
         data = self.data @ patches.reshape(_PATCH**2, -1)
         products = data.view(_PATCH**2, -1, inputs) @ self.factors
+        # What is added here all cells of the tile's result get; each of them would take longer.
+        products[_EVEN].add_(self.bias)
         sums = self.result @ products.view(_PATCH**2, -1)
         tiles = sums.view(_CELLS, _CELLS, down, across, outputs).permute(2, 0, 3, 1, 4)
-        # Bias, type and order at once.
-        torch.add(tiles, self.bias, out=result.view(down, _CELLS, across, _CELLS, outputs))
+        result.view(down, _CELLS, across, _CELLS, outputs).copy_(tiles)
 
 
 def _fits(layer: nn.Conv2d) -> bool:
