@@ -21,7 +21,7 @@ DROPS = {
 }
 
 # Rates and verdicts are of so many seconds: long enough for a camera of 1 Hz.
-_WINDOW_S = 5.0
+WINDOW_S = 5.0
 
 
 class Level(IntEnum):
@@ -120,7 +120,7 @@ class Diagnostics:
     def report(self, now_s: float, stats: Stats, situation: Situation) -> Report:
         """:param now_s: of a clock that only goes forward."""
         self._samples.append((now_s, replace(stats)))
-        while len(self._samples) > 2 and self._samples[1][0] <= now_s - _WINDOW_S:
+        while len(self._samples) > 2 and self._samples[1][0] <= now_s - WINDOW_S:
             self._samples.popleft()
         since_s, before = self._samples[0]
         recent = _difference(stats, before)
