@@ -101,6 +101,10 @@ class Motion:
         means = np.array([motion.mean for motion in motions])
         return cls(means, np.array([motion.covariance for motion in motions]))
 
+    def of(self, rows: IntArray) -> Motion:
+        """(K,) of the N."""
+        return Motion(self.mean[rows], self.covariance[rows])
+
     def each(self) -> list[Motion]:
         """The inverse."""
         return [Motion(*one) for one in zip(self.mean, self.covariance, strict=True)]

@@ -261,15 +261,14 @@ class Tracker:
         self.innovations = []
         if not self._tracks or not looks:
             return {}
-        spreads = np.array([look.covariance_mm2 for look in looks])
-        innovations = _innovations(self._tracks, looks, spreads)
-        costs = _costs(self._tracks, looks, innovations, spreads)
-        rows, columns = assigned_pairs(costs)
+        motions = Motion.stacked([track.motion for track in self._tracks])
+        innovations = _innovations(motions, looks)
+        rows, columns = assigned_pairs(_costs(self._tracks, looks, innovations))
         if len(rows):
             assigned = innovations.of(rows, columns)
             self.innovations = assigned.squared.tolist()
             tracks, looks = [self._tracks[i] for i in rows], [looks[i] for i in columns]
-            motions = Motion.stacked([track.motion for track in tracks])
+            motions = motions.of(rows)
             waits_s = np.array([self._now_s - track.seen_s for track in tracks])
             relative = np.array([look.relative_mm for look in looks])
             smooth = SmoothJoints.stacked([track.smooth for track in tracks]).next(
@@ -318,7 +317,8 @@ class Tracker:
         motions = Motion.stacked([track.motion for track in tracks])
         # What successive errors have in common no filter takes away.
         spreads = np.array([track.covariance_mm2 for track in tracks])
-        spreads = motions.position_covariance_mm2 + spreads - fresh(spreads)
+        changing = np.array([track.fresh_mm2 for track in tracks])
+        spreads = motions.position_covariance_mm2 + spreads - changing
         covariances = view.turned_to_camera(spreads)
         roots = view.to_camera(motions.position_mm)
         roots_px = view.pixels(roots, np.array([person.root_px for person in people]))
@@ -377,6 +377,7 @@ class _Look(NamedTuple):
     seen: Seen
     root_mm: FloatArray  # (3,)
     covariance_mm2: FloatArray  # (3, 3) of the root
+    fresh_mm2: FloatArray  # (3, 3) what of that changes from image to image
     joints_mm: FloatArray  # (J, 3)
     relative_mm: FloatArray  # (J, 3) as seen from the root
     colours: FloatArray  # (P, 3) of the clothes, not a number where unseen
@@ -391,7 +392,8 @@ def _looks(seen: Sequence[Seen], view: _View) -> list[_Look]:
     joints = view.to_tracks(np.array([person.joints_mm for person in people]))
     unseen = appearance.UNSEEN
     colours = [unseen if person.colours is None else person.colours for person in people]
-    return list(map(_Look, seen, roots, spreads, joints, joints - roots[:, None], colours))
+    relative = joints - roots[:, None]
+    return list(map(_Look, seen, roots, spreads, fresh(spreads), joints, relative, colours))
 
 
 class _Track:
@@ -417,7 +419,7 @@ class _Track:
     def _keep(self, look: _Look) -> None:
         person = look.seen.person
         self.seen, self.box = person, person.bbox_xywh_px
-        self.covariance_mm2 = look.covariance_mm2
+        self.covariance_mm2, self.fresh_mm2 = look.covariance_mm2, look.fresh_mm2
         self.joints_mm, self.relative_mm = look.joints_mm, look.relative_mm  # unsmoothed
         self.anchor_mm = self.motion.position_mm
 
@@ -493,28 +495,22 @@ class _Track:
         )
 
 
-def _innovations(
-    tracks: Sequence[_Track], looks: Sequence[_Look], spreads: FloatArray
-) -> Innovation:
-    """(N, M) of each of the M people's roots against each of the N tracks.
-
-    :param spreads: (M, 3, 3) the roots' covariances.
-    """
-    motions = Motion.stacked([track.motion for track in tracks])
+def _innovations(motions: Motion, looks: Sequence[_Look]) -> Innovation:
+    """(N, M) of each of the M people's roots against each of the N tracks."""
     return Motion(motions.mean[:, None], motions.covariance[:, None]).innovation(
-        np.array([look.root_mm for look in looks]), spreads
+        np.array([look.root_mm for look in looks]),
+        np.array([look.covariance_mm2 for look in looks]),
     )
 
 
 def _costs(
-    tracks: Sequence[_Track],
-    looks: Sequence[_Look],
-    innovations: Innovation,
-    spreads: FloatArray,
+    tracks: Sequence[_Track], looks: Sequence[_Look], innovations: Innovation
 ) -> FloatArray:
     """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    expected = innovations.covariance_mm2 + spreads - fresh(spreads)
+    spreads = np.array([look.covariance_mm2 for look in looks])
+    changing = np.array([look.fresh_mm2 for look in looks])
+    expected = innovations.covariance_mm2 + spreads - changing
     distances = innovations._replace(covariance_mm2=expected).squared
     joints = np.array([look.relative_mm for look in looks])
     were = np.array([track.relative_mm for track in tracks])
