@@ -63,7 +63,8 @@ class Runner(Protocol):
         """
         :param name: of the network, unique within its weight set.
         :param results: names of what it gives.
-        :return: takes what the network takes, and gives a tuple.
+        :return: takes what the network takes, and gives a tuple, which its next call may
+            overwrite.
         """
         ...
 

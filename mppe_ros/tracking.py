@@ -262,8 +262,9 @@ class Tracker:
         if not self._tracks or not looks:
             return {}
         motions = Motion.stacked([track.motion for track in self._tracks])
-        innovations = _innovations(motions, looks)
-        rows, columns = assigned_pairs(_costs(self._tracks, looks, innovations))
+        spreads = np.array([look.covariance_mm2 for look in looks])
+        innovations = _innovations(motions, looks, spreads)
+        rows, columns = assigned_pairs(_costs(self._tracks, looks, innovations, spreads))
         if len(rows):
             assigned = innovations.of(rows, columns)
             self.innovations = assigned.squared.tolist()
@@ -495,20 +496,24 @@ class _Track:
         )
 
 
-def _innovations(motions: Motion, looks: Sequence[_Look]) -> Innovation:
-    """(N, M) of each of the M people's roots against each of the N tracks."""
+def _innovations(motions: Motion, looks: Sequence[_Look], spreads: FloatArray) -> Innovation:
+    """(N, M) of each of the M people's roots against each of the N tracks.
+
+    :param spreads: (M, 3, 3) the roots' covariances.
+    """
     return Motion(motions.mean[:, None], motions.covariance[:, None]).innovation(
-        np.array([look.root_mm for look in looks]),
-        np.array([look.covariance_mm2 for look in looks]),
+        np.array([look.root_mm for look in looks]), spreads
     )
 
 
 def _costs(
-    tracks: Sequence[_Track], looks: Sequence[_Look], innovations: Innovation
+    tracks: Sequence[_Track],
+    looks: Sequence[_Look],
+    innovations: Innovation,
+    spreads: FloatArray,
 ) -> FloatArray:
     """(N, M) of each of the M people being each track's."""
     # Errors that last are the track's too, but not those of another person.
-    spreads = np.array([look.covariance_mm2 for look in looks])
     changing = np.array([look.fresh_mm2 for look in looks])
     expected = innovations.covariance_mm2 + spreads - changing
     distances = innovations._replace(covariance_mm2=expected).squared

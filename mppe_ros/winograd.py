@@ -27,7 +27,7 @@ _RESULT = torch.tensor(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
 
-_EVEN = _PATCH + 1  # of a patch's cells: the point 1 in both directions, whose powers are 1
+_POINT_ONE = _PATCH + 1  # of a patch's cells: the point 1 in both directions, whose powers are 1
 
 _BAND_BYTES = 5 * 2**20  # of tiles at once: what is computed of them stays in a CPU's caches
 
@@ -115,8 +115,8 @@ class Winograd(nn.Module):
         # Each of the 36 cells of all tiles is a matrix then, (tiles, C).
         data = self.data @ patches.reshape(_PATCH**2, -1)
         products = data.view(_PATCH**2, -1, inputs) @ self.factors
-        # What is added here all cells of the tile's result get; each of them would take longer.
-        products[_EVEN].add_(self.bias)
+        # What is added here all cells of the tile's result get; adding it to each takes longer.
+        products[_POINT_ONE].add_(self.bias)
         sums = self.result @ products.view(_PATCH**2, -1)
         tiles = sums.view(_CELLS, _CELLS, down, across, outputs).permute(2, 0, 3, 1, 4)
         result.view(down, _CELLS, across, _CELLS, outputs).copy_(tiles)

@@ -69,9 +69,8 @@ class _Lateral(nn.Module):
         count, _, height, width = x.shape
         results = self._output((count, height, width, len(self.bias)), self.bias.dtype)
         for image, result in zip(x.to(self.bias.dtype), results, strict=True):
-            # A view either way: the product reads a transposed matrix as well as another.
-            cells = image.flatten(1).T if image.is_contiguous() else image.permute(1, 2, 0)
-            rows = cells.reshape(-1, len(image))
+            # A view, wherever channels are: the product reads a transposed matrix as well.
+            rows = image.permute(1, 2, 0).flatten(0, 1)
             torch.addmm(self.bias, rows, self.factors, out=result.view(-1, len(self.bias)))
         return results
 
