@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +37,7 @@ from .networks import (
     network_name,
 )
 from .orientation import root_orientations
-from .runtimes import RUNNERS, FileRunner
+from .runtimes import RUNNERS, FileRunner, Runner
 from .skeletons import SKELETONS, Skeleton
 from .structures import (
     DepthImage,
@@ -154,26 +154,20 @@ class Pipeline:
         if dtype == torch.float32:
             insist_on_fp32()
         estimator: RootPoseEstimator
+        run = None
         if chosen.exported:
             networks = {name: path for name, path in paths.items() if name != weights.SURFACE}
             files = _exported_files(chosen, networks, torch_device, precision, backend)
             estimator = CompiledRootPose(
                 SKELETONS[chosen.joints], lambda flip_test: files.open(network_name(flip_test))
             )
-            run = None
             if not detector and detector_file is None:
                 size = detector_size or chosen.exported.detector_size
                 detector = assemble_detector(chosen.detector, files, size)
         else:
             runner = RUNNERS.get(select_backend(backend, torch_device, dtype))
             run = runner(dtype) if runner else None
-            precise = runner(torch.float32) if runner and dtype != torch.float32 else None
-            network = GreyRootPose(prepare(chosen.build(paths), torch_device), chosen.crop)
-            if run:
-                open_ = partial(compiled, network, chosen.crop.size, run, precise=precise)
-                estimator = CompiledRootPose(network.skeleton, open_)
-            else:
-                estimator = lower_precision(network, dtype)
+            estimator = _own_estimator(chosen, paths, torch_device, dtype, runner)
         if isinstance(detector, str):
             row = detector or chosen.detector
             if detector_file is None and row == chosen.detector:
@@ -397,6 +391,22 @@ def _table(poses: CropPoses) -> FloatArray:
     parts = [poses.gamma[:, None], poses.root_px, poses.joints_px.flatten(1)]
     parts += [poses.joints_z_mm, poses.joint_scores]
     return torch.cat(parts, dim=1).cpu().numpy().astype(np.float64)
+
+
+def _own_estimator(
+    chosen: weights.WeightSet,
+    paths: Mapping[str, Path],
+    device: torch.device,
+    precision: torch.dtype,
+    runner: Callable[[torch.dtype], Runner] | None,
+) -> RootPoseEstimator:
+    """Of networks that aren't exported."""
+    network = GreyRootPose(prepare(chosen.build(paths), device), chosen.crop)
+    if runner is None:
+        return lower_precision(network, precision)
+    precise = runner(torch.float32) if precision != torch.float32 else None
+    open_ = partial(compiled, network, chosen.crop.size, runner(precision), precise=precise)
+    return CompiledRootPose(network.skeleton, open_)
 
 
 def _exported_files(
