@@ -142,9 +142,10 @@ def write_report(folder: Path, samples: list[Sample], grown: dict[str, str]) -> 
     figure, axes = plt.subplots(len(ALLOWED), sharex=True, figsize=(8, 9))
     minutes = [sample.time_s / 60 for sample in samples]
     for axis, name in zip(axes, ALLOWED, strict=True):
-        axis.plot(minutes, [getattr(sample, name) for sample in samples])
-        axis.set_ylabel(name.replace("_", ", "))
-        axis.set_ylim(bottom=0)
+        values = [getattr(sample, name) for sample in samples]
+        axis.plot(minutes, values)
+        axis.set_ylabel(name.replace("_mb", ", MB").replace("_ms", ", ms"))
+        axis.set_ylim(0, 1.1 * max(values))
     axes[-1].set_xlabel("time, min")
     figure.savefig(folder / "soak.png", dpi=100, bbox_inches="tight")
     plt.close(figure)
