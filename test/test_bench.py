@@ -116,15 +116,21 @@ def same_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("same_threads")
-def test_the_command_gives_every_figure_and_the_stages() -> None:
+def test_the_command_gives_every_figure_and_the_stages(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         main,
         ["bench", "--weights", "open-v0", "--precision", "fp32", "--backend", "torch",
          "--rounds", "1", "--people", "1", "--size", "160x120", "--frames", "10", "--threads", "1",
-         "--device", "cpu", "--no-dds", "--no-blazepose", "--json"],
+         "--device", "cpu", "--no-dds", "--no-blazepose", "--json", "--out", str(tmp_path)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
+    assert json.loads((tmp_path / "bench.json").read_text()) == record
+    tables = (tmp_path / "bench.md").read_text()
+    assert all(text in tables for text in HEADLINES.values()) and "| 160x120 |" in tables
+    halves = np.split(cv2.imread(str(tmp_path / "bench.png")).astype(int)[:, :1000], 2, axis=1)
+    for half in halves:  # both diagrams have lines
+        assert (np.ptp(half, axis=2) > 50).any()
     assert set(HEADLINES) <= set(record)
     assert record["open_ms_per_person_frame"] > 0 and record["overhead_ratio"] > 0
     assert record["speedup_fp32"] is None  # there was no reference way
