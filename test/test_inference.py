@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mppe_ros import runtimes
-from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons
+from mppe_ros.detectors import DETECTORS, CenterDetector, CenterPersons, coco
 from mppe_ros.detectors.coco import TorchvisionPersons
 from mppe_ros.devices import DeviceError, select_backend
 from mppe_ros.inference import Autocast, fold_batch_norms, lower_precision, prepare
@@ -229,8 +229,13 @@ def test_a_prepared_detector_finds_the_same(run: OpenVinoRunner | None) -> None:
     [None, pytest.param(OpenVinoRunner(torch.bfloat16), marks=needs_openvino)],
     ids=["torch", "openvino"],
 )
-def test_anchors_are_exact_in_bfloat16(run: OpenVinoRunner | None) -> None:
+@pytest.mark.parametrize("has_tiles", [False, True])
+def test_anchors_are_exact_in_bfloat16(
+    has_tiles: bool, run: OpenVinoRunner | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In it, numbers above 256 are even."""
+    # Processors with AMX have other layers of the detector run by OpenVINO.
+    monkeypatch.setattr(coco, "has_bf16_tiles", lambda: has_tiles)
     network = random_detector("fasterrcnn_mobilenet_v3_large_320_fpn")
     for end in (network.rpn.head.bbox_pred, network.rpn.head.cls_logits):
         nn.init.zeros_(end.weight)  # boxes are the anchors
