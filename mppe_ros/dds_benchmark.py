@@ -36,7 +36,7 @@ from mppe_ros.msg import Joint3D, Pose3D, Pose3DArray
 
 from .benchmark.scene import first_frame
 from .demo import Child, DemoError, isolate
-from .diagnostics import WINDOW_S
+from .diagnostics import REPORT_PERIOD_S, WINDOW_S
 from .structures import Intrinsics
 
 _FOV_DEG = 60.0
@@ -45,7 +45,7 @@ _ANSWER_TIMEOUT_S = 20.0
 _WARM_UP = 20  # images
 _THROUGHPUT_S = 15.0
 _REPORTS = 5  # of diagnostics, which look back on nothing but round trips
-_LOOK_BACK_S = WINDOW_S + 1.0  # and they come once a second
+_LOOK_BACK_S = WINDOW_S + REPORT_PERIOD_S
 _IN_FLIGHT = 2  # images under way, so that the node never waits for one
 _ECHOED = 4, 21  # people and joints
 # What of the node's time is the pipeline's, which begins with an image message.

@@ -20,6 +20,7 @@ DROPS = {
     "late": "not done when it was deactivated or switched off",
 }
 
+REPORT_PERIOD_S = 1.0
 # Rates and verdicts are of so many seconds: long enough for a camera of 1 Hz.
 WINDOW_S = 5.0
 

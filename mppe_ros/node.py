@@ -21,7 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 from . import executables, parameters
 from .conversions import message_from_record
 from .devices import is_device_lost, release_memory
-from .diagnostics import Diagnostics, Situation, Stats
+from .diagnostics import REPORT_PERIOD_S, Diagnostics, Situation, Stats
 from .frames import FrameError, TransformLookup
 from .image_messages import ConversionError
 from .outputs import Outputs
@@ -38,7 +38,6 @@ NODE_NAME = "mppe"
 
 # A job that takes longer is left behind when the node ends or is cleaned up.
 _STOP_TIMEOUT_S = 1.0
-_DIAGNOSTICS_PERIOD_S = 1.0
 _REPEAT_S = 10.0  # the same complaint comes no more often
 _LONGEST_TEXT = 1000  # characters of a complaint
 
@@ -74,7 +73,7 @@ class PoseNode(LifecycleNode):
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A silent camera may mean a silent /clock too, so this timer has a clock of its own.
         self.create_timer(
-            _DIAGNOSTICS_PERIOD_S,
+            REPORT_PERIOD_S,
             self._watch,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )

@@ -122,5 +122,5 @@ def make_host(monkeypatch):
     monkeypatch.setattr(node_module.Pipeline, "load", lambda *_, **__: host.pipeline)
     monkeypatch.setattr(subscriptions, "SILENCE_S", 0.3)
     monkeypatch.setattr(node_module, "_REPEAT_S", 3600.0)
-    monkeypatch.setattr(node_module, "_DIAGNOSTICS_PERIOD_S", 0.2)
+    monkeypatch.setattr(node_module, "REPORT_PERIOD_S", 0.2)
     return host
